@@ -1,0 +1,264 @@
+//! Secrets on the wire.
+
+use crate::SecretText;
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use serde::{Deserialize, Deserializer, Serialize, de};
+use std::{collections::BTreeMap, fmt};
+use strongroom_core::{BadPayload, FieldName, FolderPath, Payload, SecretBytes, SecretPath};
+use time::OffsetDateTime;
+
+/// The members that carry a payload in a body: `{"fields": {…}}`, or `{"raw": "<base64>", "media_type": "…"}`.
+struct PayloadBody {
+    fields: Option<BTreeMap<FieldName, SecretText>>,
+    raw: Option<SecretText>,
+    media_type: Option<String>,
+}
+
+/// Why a body holds no payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BadPayloadBody {
+    /// Both forms, or neither.
+    #[error("give either `fields`, or `raw` with `media_type`")]
+    Form,
+    /// `raw` is not base64.
+    #[error("`raw` is not base64 with padding")]
+    Base64,
+    /// The payload itself is refused.
+    #[error(transparent)]
+    Payload(#[from] BadPayload),
+}
+
+impl PayloadBody {
+    fn into_payload(self) -> Result<Payload, BadPayloadBody> {
+        match self {
+            Self { fields: Some(fields), raw: None, media_type: None } => {
+                Ok(Payload::fields(fields.into_iter().map(|(name, text)| (name, text.into_bytes())).collect())?)
+            }
+            Self { fields: None, raw: Some(raw), media_type: Some(media_type) } => {
+                let bytes = BASE64.decode(raw.expose_text()).map_err(|_| BadPayloadBody::Base64)?;
+                Ok(Payload::raw(&media_type, SecretBytes::new(bytes))?)
+            }
+            _ => Err(BadPayloadBody::Form),
+        }
+    }
+
+    /// The one place where a value is exposed on the wire.
+    fn expose_payload(payload: Payload) -> Self {
+        match payload {
+            Payload::Fields(fields) => Self {
+                fields: Some(
+                    fields
+                        .into_iter()
+                        .map(|(name, value)| (name, SecretText::from_bytes(value).expect("a payload's fields are text")))
+                        .collect(),
+                ),
+                raw: None,
+                media_type: None,
+            },
+            Payload::Raw { media_type, bytes } => Self {
+                raw: Some(SecretText::new(BASE64.encode(bytes.expose_bytes()))),
+                media_type: Some(media_type),
+                fields: None,
+            },
+        }
+    }
+}
+
+/// `PUT /api/v1/secret?path=`: a new version. `If-Match: "7"` makes it conditional on the current version, `If-None-Match: *` on there being none.
+///
+/// The payload's members stand inline (no `serde(flatten)`, which buffers values where they are not wiped).
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PutSecret {
+    /// Named fields.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "unique_fields")]
+    pub fields: Option<BTreeMap<FieldName, SecretText>>,
+    /// Raw bytes, base64 with padding.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raw: Option<SecretText>,
+    /// The media type of raw bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media_type: Option<String>,
+    /// Why, for people; at most 256 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+impl PutSecret {
+    /// The body that puts `payload`.
+    pub fn new(payload: Payload, reason: Option<String>) -> Self {
+        let PayloadBody { fields, raw, media_type } = PayloadBody::expose_payload(payload);
+        Self { fields, raw, media_type, reason }
+    }
+
+    /// The payload and the reason that a request carries.
+    pub fn into_payload(self) -> Result<(Payload, Option<String>), BadPayloadBody> {
+        let payload = PayloadBody { fields: self.fields, raw: self.raw, media_type: self.media_type }.into_payload()?;
+        Ok((payload, self.reason))
+    }
+}
+
+/// The answer to a put.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PutResult {
+    /// Which secret.
+    pub path: SecretPath,
+    /// The new version's number.
+    pub version: u64,
+    /// When it was made.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+}
+
+/// `GET /api/v1/secret?path=[&version=][&field=]`: a value. The `ETag` is the version's number in quotes.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SecretValue {
+    /// Which secret.
+    pub path: SecretPath,
+    /// Which version it is.
+    pub version: u64,
+    /// When that version was made.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// Named fields.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "unique_fields")]
+    pub fields: Option<BTreeMap<FieldName, SecretText>>,
+    /// Raw bytes, base64 with padding.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raw: Option<SecretText>,
+    /// The media type of raw bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media_type: Option<String>,
+}
+
+impl SecretValue {
+    /// The body that releases a payload.
+    pub fn expose_payload(path: SecretPath, version: u64, created_at: OffsetDateTime, payload: Payload) -> Self {
+        let PayloadBody { fields, raw, media_type } = PayloadBody::expose_payload(payload);
+        Self { path, version, created_at, fields, raw, media_type }
+    }
+
+    /// The payload that an answer carries.
+    pub fn into_payload(self) -> Result<Payload, BadPayloadBody> {
+        PayloadBody { fields: self.fields, raw: self.raw, media_type: self.media_type }.into_payload()
+    }
+}
+
+/// One version, without its value.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct VersionInfo {
+    /// Its number.
+    pub version: u64,
+    /// Who put it.
+    pub author: String,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// When.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// What kind of payload it holds.
+    pub media_type: String,
+}
+
+/// `GET /api/v1/secret/versions?path=`: the newest versions first.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SecretVersions {
+    /// Which secret.
+    pub path: SecretPath,
+    /// The version `current` points at.
+    pub current: u64,
+    /// The version `previous` points at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<u64>,
+    /// Whether the secret is deleted.
+    pub deleted: bool,
+    /// At most 100.
+    pub versions: Vec<VersionInfo>,
+}
+
+/// One line of a list.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SecretEntry {
+    /// Which secret.
+    pub path: SecretPath,
+    /// Its current version.
+    pub version: u64,
+    /// When that was made.
+    #[serde(with = "time::serde::rfc3339")]
+    pub updated_at: OffsetDateTime,
+}
+
+/// `GET /api/v1/secrets?folder=[&cursor=][&limit=]`: what the caller may list, in the order of the paths.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SecretList {
+    /// Which folder was listed.
+    pub folder: FolderPath,
+    /// The entries; a page may be short, or even empty, and still have a next one.
+    pub secrets: Vec<SecretEntry>,
+    /// Where the next page starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+}
+
+/// A map whose keys must not repeat: of two values under one name, one would be lost silently.
+fn unique_fields<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<BTreeMap<FieldName, SecretText>>, D::Error> {
+    struct Fields;
+
+    impl<'de> de::Visitor<'de> for Fields {
+        type Value = BTreeMap<FieldName, SecretText>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object of named texts")
+        }
+
+        fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut fields = BTreeMap::new();
+            while let Some((name, text)) = map.next_entry::<FieldName, SecretText>()? {
+                if fields.insert(name, text).is_some() {
+                    return Err(de::Error::custom("a field's name stands twice"));
+                }
+            }
+            Ok(fields)
+        }
+    }
+
+    deserializer.deserialize_map(Fields).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(text: &str) -> Result<Payload, String> {
+        let body: PutSecret = serde_json::from_str(text).map_err(|e| e.to_string())?;
+        body.into_payload().map(|(payload, _)| payload).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn both_forms_of_a_payload_come_back_as_they_went_in() {
+        for text in [r#"{"fields":{"password":"h\u00e4 \"q\" \n","user":"app"}}"#, r#"{"raw":"AAEC/w==","media_type":"application/octet-stream"}"#] {
+            let body = serde_json::to_value(PutSecret::new(put(text).unwrap(), None)).unwrap();
+            assert_eq!(body, serde_json::from_str::<serde_json::Value>(text).unwrap());
+        }
+    }
+
+    #[test]
+    fn each_malformed_payload_is_refused() {
+        for text in [
+            r"{}",
+            r#"{"fields":{}}"#,
+            r#"{"fields":{"a":"1","a":"2"}}"#,
+            r#"{"fields":{"..":"1"}}"#,
+            r#"{"fields":{"a":1}}"#,
+            r#"{"fields":["a"]}"#,
+            r#"{"raw":"AAEC/w"}"#,
+            r#"{"raw":"!","media_type":"a/b"}"#,
+            r#"{"fields":{"a":"1"},"feilds":{}}"#,
+            r#"{"fields":{"a":"1"},"raw":"AA==","media_type":"a/b"}"#,
+        ] {
+            assert!(put(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! The words and rules of Strongroom, without IO.
+//!
+//! What it is: the types every other crate speaks in ([`SecretPath`], [`Identity`], [`SecretBytes`], [`AuditEvent`], [`Clock`]) and the wrappers
+//! that keep an unchecked database row apart from a checked one ([`Unverified`], [`Verified`]).
+//! What it is not: a place for SQL, HTTP, cryptography or policy decisions.
+
+mod action;
+mod audit;
+mod bytes;
+mod clock;
+mod id;
+mod identity;
+mod path;
+mod payload;
+mod reference;
+mod row;
+
+pub use action::{Action, UnknownAction};
+pub use audit::{AuditEvent, Decision};
+pub use bytes::SecretBytes;
+pub use clock::{Clock, FixedClock, SystemClock};
+pub use id::{ClusterId, GrantId, InstanceId, PolicyId, ProjectId, RoleId, SecretId, TokenId};
+pub use identity::{BadIdentity, Identity, PodIdentity, Workload};
+pub use path::{BadPath, FolderPath, ProjectName, Scope, SecretPath};
+pub use payload::{BadPayload, FIELDS_MEDIA_TYPE, MAX_FIELDS, MAX_PAYLOAD, Payload};
+pub use reference::{AliasName, BadReference, FieldName, Reference, VersionSelector};
+pub use row::{Columns, Maced, MacRow, RowMac, Unverified, Verified};
