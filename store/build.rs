@@ -1,0 +1,4 @@
+//! A new migration must be embedded again.
+fn main() {
+    println!("cargo:rerun-if-changed=../migrations");
+}

@@ -1,0 +1,113 @@
+//! Registered clusters. Their trust is immutable: rows are added and removed, never changed.
+
+use crate::{
+    error::{StoreError, one_row},
+    pool::Connection,
+};
+use strongroom_core::{ClusterId, Columns, MacRow, Maced, RowMac, Unverified};
+use time::OffsetDateTime;
+
+/// A cluster.
+#[derive(Clone, Debug)]
+pub struct ClusterRow {
+    /// Its id.
+    pub id: ClusterId,
+    /// Its name; never changes and is never given to another.
+    pub name: String,
+    /// What its tokens' `iss` must be.
+    pub issuer: String,
+    /// How its tokens are checked, as canonical JSON.
+    pub trust: String,
+    /// Who registered it.
+    pub author: String,
+    /// When.
+    pub created_at: OffsetDateTime,
+}
+
+impl MacRow for ClusterRow {
+    const TABLE: &'static str = "clusters";
+    const LAYOUT: i16 = 1;
+
+    fn columns(&self, out: &mut Columns) {
+        out.uuid(self.id.0).text(&self.name).text(&self.issuer).text(&self.trust).text(&self.author).time(self.created_at);
+    }
+}
+
+/// All clusters, by name.
+pub async fn clusters(connection: &mut Connection) -> Result<Vec<Unverified<ClusterRow>>, StoreError> {
+    let rows =
+        sqlx::query!("SELECT id, name, issuer, trust, author, created_at, mac_generation, mac_layout, mac FROM clusters ORDER BY name")
+            .fetch_all(connection)
+            .await?;
+    Ok(rows
+        .into_iter()
+        .map(|r| {
+            Unverified::new(
+                ClusterRow {
+                    id: ClusterId(r.id),
+                    name: r.name,
+                    issuer: r.issuer,
+                    trust: r.trust,
+                    author: r.author,
+                    created_at: r.created_at,
+                },
+                RowMac { generation: r.mac_generation, layout: r.mac_layout, tag: r.mac },
+            )
+        })
+        .collect())
+}
+
+/// One cluster.
+pub async fn cluster_by_name(connection: &mut Connection, name: &str) -> Result<Option<Unverified<ClusterRow>>, StoreError> {
+    let row = sqlx::query!(
+        "SELECT id, name, issuer, trust, author, created_at, mac_generation, mac_layout, mac FROM clusters WHERE name = $1",
+        name
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(row.map(|r| {
+        Unverified::new(
+            ClusterRow { id: ClusterId(r.id), name: r.name, issuer: r.issuer, trust: r.trust, author: r.author, created_at: r.created_at },
+            RowMac { generation: r.mac_generation, layout: r.mac_layout, tag: r.mac },
+        )
+    }))
+}
+
+/// Adds a cluster, unless its name was ever used.
+pub async fn insert_cluster(connection: &mut Connection, row: &Maced<ClusterRow>) -> Result<(), StoreError> {
+    let (r, mac) = (row.row(), row.mac());
+    let used = sqlx::query_scalar!(r#"SELECT EXISTS (SELECT 1 FROM cluster_names WHERE name = $1) AS "used!""#, r.name)
+        .fetch_one(&mut *connection)
+        .await?;
+    if used {
+        return Err(StoreError::Conflict(crate::Conflict::ClusterName));
+    }
+    let result = sqlx::query!(
+        "INSERT INTO clusters (id, name, issuer, trust, author, created_at, mac_generation, mac_layout, mac)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        r.id.0,
+        r.name,
+        r.issuer,
+        r.trust,
+        r.author,
+        r.created_at,
+        mac.generation,
+        mac.layout,
+        mac.tag
+    )
+    .execute(connection)
+    .await?;
+    one_row("clusters", &result)
+}
+
+/// Removes a cluster and retires its name. Answers `false` when there was none.
+pub async fn delete_cluster(connection: &mut Connection, name: &str, now: OffsetDateTime) -> Result<bool, StoreError> {
+    let result = sqlx::query!("DELETE FROM clusters WHERE name = $1", name).execute(&mut *connection).await?;
+    if result.rows_affected() == 0 {
+        return Ok(false);
+    }
+    let retired =
+        sqlx::query!("INSERT INTO cluster_names (name, retired_at) VALUES ($1, $2)", name, now).execute(connection).await?;
+    one_row("cluster_names", &retired)?;
+    Ok(true)
+}

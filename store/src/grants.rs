@@ -1,0 +1,129 @@
+//! Grants: linked policy templates, one row each.
+
+use crate::{
+    error::{StoreError, one_row},
+    pool::Connection,
+};
+use strongroom_core::{Columns, GrantId, MacRow, Maced, ProjectId, RowMac, Unverified};
+use time::OffsetDateTime;
+
+/// A grant.
+#[derive(Clone, Debug)]
+pub struct GrantRow {
+    /// Its id.
+    pub id: GrantId,
+    /// The project it can touch; `None` for the instance.
+    pub project: Option<ProjectId>,
+    /// Who.
+    pub principal: String,
+    /// What: names of actions joined by commas.
+    pub actions: String,
+    /// Where: `project/`, `project/folder/`, `project/name`, or `instance`.
+    pub scope: String,
+    /// Who granted it.
+    pub author: String,
+    /// When.
+    pub created_at: OffsetDateTime,
+}
+
+impl MacRow for GrantRow {
+    const TABLE: &'static str = "grants";
+    const LAYOUT: i16 = 1;
+
+    fn columns(&self, out: &mut Columns) {
+        out.uuid(self.id.0);
+        out.optional(self.project, |c, project| {
+            c.uuid(project.0);
+        });
+        out.text(&self.principal).text(&self.actions).text(&self.scope).text(&self.author).time(self.created_at);
+    }
+}
+
+/// The grants that can concern one of `principals` in a project, and those of the instance. Without a project, those of the instance only.
+pub async fn grants_for(
+    connection: &mut Connection,
+    project: Option<ProjectId>,
+    principals: &[String],
+) -> Result<Vec<Unverified<GrantRow>>, StoreError> {
+    let rows = sqlx::query!(
+        "SELECT id, project_id, principal, actions, scope, author, created_at, mac_generation, mac_layout, mac
+         FROM grants WHERE principal = ANY ($2) AND (project_id IS NULL OR project_id = $1)",
+        project.map(|p| p.0),
+        principals
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|r| {
+            Unverified::new(
+                GrantRow {
+                    id: GrantId(r.id),
+                    project: r.project_id.map(ProjectId),
+                    principal: r.principal,
+                    actions: r.actions,
+                    scope: r.scope,
+                    author: r.author,
+                    created_at: r.created_at,
+                },
+                RowMac { generation: r.mac_generation, layout: r.mac_layout, tag: r.mac },
+            )
+        })
+        .collect())
+}
+
+/// All grants of a project, oldest first.
+pub async fn grants_of_project(connection: &mut Connection, project: ProjectId) -> Result<Vec<Unverified<GrantRow>>, StoreError> {
+    let rows = sqlx::query!(
+        "SELECT id, principal, actions, scope, author, created_at, mac_generation, mac_layout, mac
+         FROM grants WHERE project_id = $1 ORDER BY created_at, id",
+        project.0
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|r| {
+            Unverified::new(
+                GrantRow {
+                    id: GrantId(r.id),
+                    project: Some(project),
+                    principal: r.principal,
+                    actions: r.actions,
+                    scope: r.scope,
+                    author: r.author,
+                    created_at: r.created_at,
+                },
+                RowMac { generation: r.mac_generation, layout: r.mac_layout, tag: r.mac },
+            )
+        })
+        .collect())
+}
+
+/// Adds a grant.
+pub async fn insert_grant(connection: &mut Connection, row: &Maced<GrantRow>) -> Result<(), StoreError> {
+    let (r, mac) = (row.row(), row.mac());
+    let result = sqlx::query!(
+        "INSERT INTO grants (id, project_id, principal, actions, scope, author, created_at, mac_generation, mac_layout, mac)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+        r.id.0,
+        r.project.map(|p| p.0),
+        r.principal,
+        r.actions,
+        r.scope,
+        r.author,
+        r.created_at,
+        mac.generation,
+        mac.layout,
+        mac.tag
+    )
+    .execute(connection)
+    .await?;
+    one_row("grants", &result)
+}
+
+/// Removes a grant of a project. Answers `false` when there was none.
+pub async fn delete_grant(connection: &mut Connection, project: ProjectId, grant: GrantId) -> Result<bool, StoreError> {
+    let result = sqlx::query!("DELETE FROM grants WHERE project_id = $1 AND id = $2", project.0, grant.0).execute(connection).await?;
+    Ok(result.rows_affected() == 1)
+}

@@ -1,0 +1,56 @@
+//! Word of changed secrets. It only makes watchers sooner and is never trusted: who hears it reads the database.
+
+use crate::{
+    error::StoreError,
+    pool::{Connection, Store},
+};
+use sqlx::postgres::PgListener;
+use strongroom_core::SecretPath;
+
+const CHANNEL: &str = "strongroom_secrets";
+
+/// What a listener hears.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// This secret changed.
+    Changed(SecretPath),
+    /// The connection was lost and is back: anything may have changed meanwhile.
+    Reconnected,
+}
+
+/// A connection of its own that listens. It must not go through a transaction-mode pooler.
+pub struct Listener(PgListener);
+
+impl Store {
+    /// Starts to listen.
+    pub async fn listen(&self) -> Result<Listener, StoreError> {
+        let pool = sqlx::postgres::PgPoolOptions::new().max_connections(1).max_lifetime(None).idle_timeout(None).connect_lazy_with(self.connect_options());
+        let mut listener = PgListener::connect_with(&pool).await?;
+        listener.ignore_pool_close_event(true);
+        listener.listen(CHANNEL).await?;
+        Ok(Listener(listener))
+    }
+}
+
+impl Listener {
+    /// The next notice. A lost connection is opened again; that may fail, and then the caller tries again later.
+    pub async fn next(&mut self) -> Result<Notice, StoreError> {
+        loop {
+            match self.0.try_recv().await? {
+                None => return Ok(Notice::Reconnected),
+                // A payload that is no path was not sent by Strongroom.
+                Some(notification) => {
+                    if let Ok(path) = SecretPath::parse(notification.payload()) {
+                        return Ok(Notice::Changed(path));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Says that a secret changed, once the transaction commits.
+pub async fn notify_change(connection: &mut Connection, path: &SecretPath) -> Result<(), StoreError> {
+    sqlx::query!("SELECT pg_notify($1, $2)", CHANNEL, path.as_str()).fetch_one(connection).await?;
+    Ok(())
+}

@@ -1,0 +1,132 @@
+//! Free-text Cedar policies.
+
+use crate::{
+    error::{StoreError, one_row},
+    pool::Connection,
+};
+use strongroom_core::{Columns, MacRow, Maced, PolicyId, ProjectId, RowMac, Unverified};
+use time::OffsetDateTime;
+
+/// A policy.
+#[derive(Clone, Debug)]
+pub struct PolicyRow {
+    /// Its id.
+    pub id: PolicyId,
+    /// The project it can touch.
+    pub project: ProjectId,
+    /// Its name within the project.
+    pub name: String,
+    /// The Cedar text.
+    pub text: String,
+    /// The one principal or role it can concern; `None` when it can concern anyone.
+    pub principal_key: Option<String>,
+    /// Who wrote it.
+    pub author: String,
+    /// When.
+    pub created_at: OffsetDateTime,
+}
+
+impl MacRow for PolicyRow {
+    const TABLE: &'static str = "policies";
+    const LAYOUT: i16 = 1;
+
+    fn columns(&self, out: &mut Columns) {
+        out.uuid(self.id.0).uuid(self.project.0).text(&self.name).text(&self.text);
+        out.optional(self.principal_key.as_deref(), |c, key| {
+            c.text(key);
+        });
+        out.text(&self.author).time(self.created_at);
+    }
+}
+
+/// The policies of a project that can concern one of `principals`, or anyone.
+pub async fn policies_for(
+    connection: &mut Connection,
+    project: ProjectId,
+    principals: &[String],
+) -> Result<Vec<Unverified<PolicyRow>>, StoreError> {
+    let rows = sqlx::query!(
+        "SELECT id, name, text, principal_key, author, created_at, mac_generation, mac_layout, mac
+         FROM policies WHERE project_id = $1 AND (principal_key IS NULL OR principal_key = ANY ($2))",
+        project.0,
+        principals
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|r| {
+            Unverified::new(
+                PolicyRow {
+                    id: PolicyId(r.id),
+                    project,
+                    name: r.name,
+                    text: r.text,
+                    principal_key: r.principal_key,
+                    author: r.author,
+                    created_at: r.created_at,
+                },
+                RowMac { generation: r.mac_generation, layout: r.mac_layout, tag: r.mac },
+            )
+        })
+        .collect())
+}
+
+/// All policies of a project, by name.
+pub async fn policies_of_project(connection: &mut Connection, project: ProjectId) -> Result<Vec<Unverified<PolicyRow>>, StoreError> {
+    let rows = sqlx::query!(
+        "SELECT id, name, text, principal_key, author, created_at, mac_generation, mac_layout, mac
+         FROM policies WHERE project_id = $1 ORDER BY name",
+        project.0
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|r| {
+            Unverified::new(
+                PolicyRow {
+                    id: PolicyId(r.id),
+                    project,
+                    name: r.name,
+                    text: r.text,
+                    principal_key: r.principal_key,
+                    author: r.author,
+                    created_at: r.created_at,
+                },
+                RowMac { generation: r.mac_generation, layout: r.mac_layout, tag: r.mac },
+            )
+        })
+        .collect())
+}
+
+/// Adds a policy, or replaces the one of its name whole, id included.
+pub async fn upsert_policy(connection: &mut Connection, row: &Maced<PolicyRow>) -> Result<(), StoreError> {
+    let (r, mac) = (row.row(), row.mac());
+    let result = sqlx::query!(
+        "INSERT INTO policies (id, project_id, name, text, principal_key, author, created_at, mac_generation, mac_layout, mac)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+         ON CONFLICT ON CONSTRAINT policies_name_key DO UPDATE
+         SET id = excluded.id, text = excluded.text, principal_key = excluded.principal_key, author = excluded.author,
+             created_at = excluded.created_at, mac_generation = excluded.mac_generation, mac_layout = excluded.mac_layout, mac = excluded.mac",
+        r.id.0,
+        r.project.0,
+        r.name,
+        r.text,
+        r.principal_key,
+        r.author,
+        r.created_at,
+        mac.generation,
+        mac.layout,
+        mac.tag
+    )
+    .execute(connection)
+    .await?;
+    one_row("policies", &result)
+}
+
+/// Removes a policy. Answers `false` when there was none.
+pub async fn delete_policy(connection: &mut Connection, project: ProjectId, name: &str) -> Result<bool, StoreError> {
+    let result = sqlx::query!("DELETE FROM policies WHERE project_id = $1 AND name = $2", project.0, name).execute(connection).await?;
+    Ok(result.rows_affected() == 1)
+}

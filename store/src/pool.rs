@@ -1,0 +1,126 @@
+//! Connections and transactions.
+
+use crate::error::StoreError;
+use sqlx::{
+    Connection as _, Executor as _, PgConnection,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use std::{str::FromStr, time::Duration};
+
+/// How to reach the database.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Most connections of this process.
+    pub max_connections: u32,
+    /// How long a request waits for a connection before it is told to come again.
+    pub acquire_timeout: Duration,
+    /// How long one statement may take.
+    pub statement_timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { max_connections: 16, acquire_timeout: Duration::from_secs(2), statement_timeout: Duration::from_secs(10) }
+    }
+}
+
+/// The database.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pool: sqlx::PgPool,
+    connect: PgConnectOptions,
+}
+
+/// A connection that is inside a transaction or reads single statements.
+pub type Connection = PgConnection;
+
+/// A transaction; dropped without [`Transaction::commit`] it is rolled back.
+#[must_use]
+pub struct Transaction(sqlx::Transaction<'static, sqlx::Postgres>);
+
+impl Transaction {
+    /// The connection to run statements on.
+    pub fn connection(&mut self) -> &mut Connection {
+        &mut self.0
+    }
+
+    /// Commits. When the answer does not come, the outcome is unknown, and the error says so.
+    pub async fn commit(self) -> Result<(), StoreError> {
+        self.0.commit().await.map_err(|error| match StoreError::from(error) {
+            StoreError::Unavailable(error) => StoreError::OutcomeUnknown(error),
+            other => other,
+        })
+    }
+}
+
+impl Store {
+    /// Connects, lazily: the first statement opens the first connection. `url` is a PostgreSQL URL; it may hold a password and is never logged.
+    pub fn connect(url: &str, options: &Options) -> Result<Self, StoreError> {
+        let connect = PgConnectOptions::from_str(url)
+            .map_err(StoreError::Refused)?
+            .application_name("strongroom")
+            .options([("statement_timeout", format!("{}ms", options.statement_timeout.as_millis())), ("timezone", "UTC".to_owned())]);
+        let pool = PgPoolOptions::new()
+            .max_connections(options.max_connections)
+            .acquire_timeout(options.acquire_timeout)
+            .idle_timeout(Duration::from_secs(300))
+            .max_lifetime(Duration::from_secs(1800))
+            // The probe below does its work, and more.
+            .test_before_acquire(false)
+            .before_acquire(|connection, _| Box::pin(async move { is_fit(connection).await }))
+            .connect_lazy_with(connect.clone());
+        Ok(Self { pool, connect })
+    }
+
+    /// Brings the schema up to date. Safe with several replicas starting at once: an advisory lock lets one work, and the rest find nothing to do.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        sqlx::migrate!("../migrations").run(&self.pool).await.map_err(|error| match error {
+            sqlx::migrate::MigrateError::Execute(error) => StoreError::from(error),
+            other => StoreError::Migrate(Box::new(other)),
+        })
+    }
+
+    /// Begins a transaction. All writes go through one: an autocommit write could land in a transaction that a cancelled request left open.
+    pub async fn begin(&self) -> Result<Transaction, StoreError> {
+        Ok(Transaction(self.pool.begin().await?))
+    }
+
+    /// A connection for reads.
+    pub async fn reader(&self) -> Result<sqlx::pool::PoolConnection<sqlx::Postgres>, StoreError> {
+        Ok(self.pool.acquire().await?)
+    }
+
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        let mut connection = self.reader().await?;
+        Ok((*connection).ping().await?)
+    }
+
+    /// Connections open and connections idle.
+    pub fn connections(&self) -> (u32, usize) {
+        (self.pool.size(), self.pool.num_idle())
+    }
+
+    /// Closes all connections, after the statements under way.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    pub(crate) fn connect_options(&self) -> PgConnectOptions {
+        self.connect.clone()
+    }
+}
+
+/// Decides whether a pooled connection may be used. It is dropped when it is dead, when it talks to a standby (a failover happened), and when it is still inside a
+/// transaction: sqlx 0.9.0 forgets a `BEGIN` whose future was cancelled, and later autocommit statements would be lost with it.
+///
+/// In a transaction `now()` is the time of its `BEGIN`; outside of one it is the statement's own. This is asked instead of sending `ROLLBACK`,
+/// which PostgreSQL answers with a warning in its log each time there is nothing to roll back.
+async fn is_fit(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let probe = sqlx::query_scalar!(r#"SELECT (now() = statement_timestamp() AND NOT pg_is_in_recovery()) AS "fit!""#);
+    match connection.fetch_one(probe).await {
+        Ok(row) => Ok(sqlx::Row::get(&row, 0)),
+        // An error here closes the connection and tries the next one.
+        Err(_) => Ok(false),
+    }
+}

@@ -1,0 +1,183 @@
+//! Roles: a project's named groups.
+
+use crate::{
+    error::{StoreError, one_row},
+    pool::Connection,
+};
+use strongroom_core::{Columns, MacRow, Maced, ProjectId, RoleId, RowMac, Unverified};
+use time::OffsetDateTime;
+
+/// A role.
+#[derive(Clone, Debug)]
+pub struct RoleRow {
+    /// Its id.
+    pub id: RoleId,
+    /// The project it belongs to.
+    pub project: ProjectId,
+    /// Its name within the project.
+    pub name: String,
+    /// Who made it.
+    pub author: String,
+    /// When.
+    pub created_at: OffsetDateTime,
+}
+
+impl MacRow for RoleRow {
+    const TABLE: &'static str = "roles";
+    const LAYOUT: i16 = 1;
+
+    fn columns(&self, out: &mut Columns) {
+        out.uuid(self.id.0).uuid(self.project.0).text(&self.name).text(&self.author).time(self.created_at);
+    }
+}
+
+/// One member of a role.
+#[derive(Clone, Debug)]
+pub struct MemberRow {
+    /// Which role.
+    pub role: RoleId,
+    /// Who, as a pattern.
+    pub pattern: String,
+}
+
+impl MacRow for MemberRow {
+    const TABLE: &'static str = "role_members";
+    const LAYOUT: i16 = 1;
+
+    fn columns(&self, out: &mut Columns) {
+        out.uuid(self.role.0).text(&self.pattern);
+    }
+}
+
+/// The roles of a project that one of `patterns` is a member of, with the member that says so.
+pub async fn roles_for(
+    connection: &mut Connection,
+    project: ProjectId,
+    patterns: &[String],
+) -> Result<Vec<(Unverified<RoleRow>, Unverified<MemberRow>)>, StoreError> {
+    let rows = sqlx::query!(
+        r#"SELECT r.id, r.name, r.author, r.created_at, r.mac_generation, r.mac_layout, r.mac,
+                  m.pattern, m.mac_generation AS m_generation, m.mac_layout AS m_layout, m.mac AS m_mac
+           FROM role_members m JOIN roles r ON r.id = m.role_id
+           WHERE r.project_id = $1 AND m.pattern = ANY ($2)"#,
+        project.0,
+        patterns
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|r| {
+            (
+                Unverified::new(
+                    RoleRow { id: RoleId(r.id), project, name: r.name, author: r.author, created_at: r.created_at },
+                    RowMac { generation: r.mac_generation, layout: r.mac_layout, tag: r.mac },
+                ),
+                Unverified::new(
+                    MemberRow { role: RoleId(r.id), pattern: r.pattern },
+                    RowMac { generation: r.m_generation, layout: r.m_layout, tag: r.m_mac },
+                ),
+            )
+        })
+        .collect())
+}
+
+/// All roles of a project, by name.
+pub async fn roles_of_project(connection: &mut Connection, project: ProjectId) -> Result<Vec<Unverified<RoleRow>>, StoreError> {
+    let rows = sqlx::query!(
+        "SELECT id, name, author, created_at, mac_generation, mac_layout, mac FROM roles WHERE project_id = $1 ORDER BY name",
+        project.0
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|r| {
+            Unverified::new(
+                RoleRow { id: RoleId(r.id), project, name: r.name, author: r.author, created_at: r.created_at },
+                RowMac { generation: r.mac_generation, layout: r.mac_layout, tag: r.mac },
+            )
+        })
+        .collect())
+}
+
+/// One role, locked until the end of the transaction.
+pub async fn role_for_update(connection: &mut Connection, project: ProjectId, name: &str) -> Result<Option<Unverified<RoleRow>>, StoreError> {
+    let row = sqlx::query!(
+        "SELECT id, name, author, created_at, mac_generation, mac_layout, mac FROM roles WHERE project_id = $1 AND name = $2 FOR UPDATE",
+        project.0,
+        name
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(row.map(|r| {
+        Unverified::new(
+            RoleRow { id: RoleId(r.id), project, name: r.name, author: r.author, created_at: r.created_at },
+            RowMac { generation: r.mac_generation, layout: r.mac_layout, tag: r.mac },
+        )
+    }))
+}
+
+/// A role's members, by pattern.
+pub async fn members_of(connection: &mut Connection, role: RoleId) -> Result<Vec<Unverified<MemberRow>>, StoreError> {
+    let rows =
+        sqlx::query!("SELECT pattern, mac_generation, mac_layout, mac FROM role_members WHERE role_id = $1 ORDER BY pattern", role.0)
+            .fetch_all(connection)
+            .await?;
+    Ok(rows
+        .into_iter()
+        .map(|r| {
+            Unverified::new(
+                MemberRow { role, pattern: r.pattern },
+                RowMac { generation: r.mac_generation, layout: r.mac_layout, tag: r.mac },
+            )
+        })
+        .collect())
+}
+
+/// Adds a role.
+pub async fn insert_role(connection: &mut Connection, row: &Maced<RoleRow>) -> Result<(), StoreError> {
+    let (r, mac) = (row.row(), row.mac());
+    let result = sqlx::query!(
+        "INSERT INTO roles (id, project_id, name, author, created_at, mac_generation, mac_layout, mac) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        r.id.0,
+        r.project.0,
+        r.name,
+        r.author,
+        r.created_at,
+        mac.generation,
+        mac.layout,
+        mac.tag
+    )
+    .execute(connection)
+    .await?;
+    one_row("roles", &result)
+}
+
+/// Adds a member.
+pub async fn insert_member(connection: &mut Connection, row: &Maced<MemberRow>) -> Result<(), StoreError> {
+    let (r, mac) = (row.row(), row.mac());
+    let result = sqlx::query!(
+        "INSERT INTO role_members (role_id, pattern, mac_generation, mac_layout, mac) VALUES ($1, $2, $3, $4, $5)",
+        r.role.0,
+        r.pattern,
+        mac.generation,
+        mac.layout,
+        mac.tag
+    )
+    .execute(connection)
+    .await?;
+    one_row("role_members", &result)
+}
+
+/// Removes all members of a role, before the new ones are added.
+pub async fn delete_members(connection: &mut Connection, role: RoleId) -> Result<(), StoreError> {
+    sqlx::query!("DELETE FROM role_members WHERE role_id = $1", role.0).execute(connection).await?;
+    Ok(())
+}
+
+/// Removes a role and its members.
+pub async fn delete_role(connection: &mut Connection, role: RoleId) -> Result<(), StoreError> {
+    let result = sqlx::query!("DELETE FROM roles WHERE id = $1", role.0).execute(connection).await?;
+    one_row("roles", &result)
+}
