@@ -28,7 +28,7 @@ CREATE TABLE keyring_keys (
     purpose        text        NOT NULL CHECK (purpose IN ('row-mac', 'token', 'session', 'audit')),
     generation     integer     NOT NULL CHECK (generation > 0),
     term           integer     NOT NULL REFERENCES keyring_terms (term),
-    state          text        NOT NULL CHECK (state IN ('active', 'verify-only')),
+    state          text        NOT NULL CHECK (state IN ('active', 'decrypt-only')),
     wrapped        bytea       NOT NULL, -- sealed under the term
     created_at     timestamptz NOT NULL,
     mac_generation integer     NOT NULL,

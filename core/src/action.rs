@@ -55,6 +55,8 @@ actions! {
     Login = "login",
     /// Take over a new instance as its first admin. Audited, never granted.
     ClaimAdmin = "claim-admin",
+    /// Watch secrets for changes; needs `read` on each. Audited, never granted.
+    Watch = "watch",
     /// Ask who one is. Audited, never granted.
     WhoAmI = "who-am-i",
 }

@@ -12,6 +12,7 @@ mod id;
 mod identity;
 mod path;
 mod payload;
+mod principal;
 mod reference;
 mod row;
 
@@ -23,5 +24,6 @@ pub use id::{ClusterId, GrantId, InstanceId, PolicyId, ProjectId, RoleId, Secret
 pub use identity::{BadIdentity, Identity, PodIdentity, Workload};
 pub use path::{BadPath, FolderPath, ProjectName, Scope, SecretPath};
 pub use payload::{BadPayload, FIELDS_MEDIA_TYPE, MAX_FIELDS, MAX_PAYLOAD, Payload};
+pub use principal::{BadPrincipal, MemberPattern, PrincipalRef, RoleName};
 pub use reference::{AliasName, BadReference, FieldName, Reference, VersionSelector};
 pub use row::{Columns, Maced, MacRow, RowMac, Unverified, Verified};

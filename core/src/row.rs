@@ -103,6 +103,11 @@ impl<T> Unverified<T> {
         Self { row, mac }
     }
 
+    /// What the row claims, for finding the key that it is to be checked with. Nothing else may be done with it.
+    pub fn claimed<C>(&self, pick: impl FnOnce(&T) -> C) -> C {
+        pick(&self.row)
+    }
+
     /// The row and its MAC, for the code that checks one against the other.
     pub fn into_parts(self) -> (T, RowMac) {
         (self.row, self.mac)

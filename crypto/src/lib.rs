@@ -1,1 +1,39 @@
-//! Placeholder while the crate is being written.
+//! The cryptography of Strongroom: the only crate that holds keys.
+//!
+//! What it is: root key providers ([`RootKeyProvider`]), the running server's [`Keyring`], sealing and opening of values (opening costs a
+//! [`strongroom_policy::Grant`]), MACs of database rows, [`Session`]s and issued [`Token`]s.
+//! What it is not: a place for SQL, HTTP or decisions. It stores nothing; it hands out wrapped keys and takes them back.
+//!
+//! Numbers of terms and generations are `i32`, PostgreSQL's `integer`, and count from 1.
+//!
+//! Memory: keys and values are wiped in the buffers this crate owns, and the stack below each operation is overwritten. Not covered: HMAC states
+//! inside `ring`, which live as long as the keyring, and what the operating system keeps of pages.
+
+mod capability;
+mod key;
+mod keyring;
+mod mac;
+mod names;
+mod root;
+mod row;
+mod seal;
+mod session;
+mod setting;
+#[cfg(test)]
+mod testing;
+mod token;
+mod value;
+mod wrapped;
+
+pub use capability::System;
+pub use keyring::{Keyring, KeyringError, KeyringMac, ProjectKey};
+pub use mac::{KeyedHash, Purpose};
+pub use names::RootWrapped;
+pub use root::{ProviderError, ROOT_KEY_VARIABLE, RootKey, RootKeyError, RootKeyProvider};
+pub use row::Tampered;
+pub use seal::EnvelopeError;
+pub use session::{CannotIssue, MAX_SESSION, MAX_WORKLOAD_SESSION, Session, SessionError};
+pub use setting::SealedSetting;
+pub use token::{BadToken, Token};
+pub use value::{OpenError, SealedVersion, VersionNames};
+pub use wrapped::{KeyState, UnknownName, WrappedKeyring, WrappedProjectKey, WrappedPurposeKey, WrappedTerm};

@@ -1,1 +1,23 @@
-//! Placeholder while the crate is being written.
+//! The server.
+//!
+//! What it is: operations that know no HTTP (`operations`, one file a resource), the HTTP doors to them (`http`), and the tasks behind both: the
+//! accept loop, the audit writer, the listener for changes.
+//! What it is not: a place for SQL (that is `store`), for keys (`crypto`) or for decisions (`policy`).
+
+pub mod app;
+mod audit;
+pub mod cluster;
+pub mod failure;
+pub mod http;
+pub mod init;
+pub mod instance;
+pub mod metrics;
+pub mod operations;
+pub mod process;
+mod serve;
+mod server;
+pub mod settings;
+mod watchers;
+
+pub use server::{Server, open_app};
+pub use settings::Settings;

@@ -9,6 +9,9 @@ pub enum StoreError {
     /// A row of this name exists.
     #[error("{0} exists already")]
     Conflict(Conflict),
+    /// The database's URL is refused. It is not repeated: it holds a password.
+    #[error("the database's URL is refused: {0}")]
+    BadUrl(&'static str),
     /// The database is away, out of connections, out of time or out of disk.
     #[error("the database is not available")]
     Unavailable(#[source] sqlx::Error),

@@ -38,7 +38,7 @@ pub struct PurposeKeyRow {
     pub generation: i32,
     /// The term that wraps it.
     pub term: i32,
-    /// `active` or `verify-only`.
+    /// `active` or `decrypt-only`.
     pub state: String,
     /// The key, sealed under the term.
     pub wrapped: Vec<u8>,

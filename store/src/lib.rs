@@ -32,6 +32,6 @@ pub use projects::{ProjectKeyRow, ProjectRow, active_project_key, insert_project
 pub use revision::{RevisionRow, insert_revision, lock_revision, update_revision};
 pub use roles::{MemberRow, RoleRow, delete_members, delete_role, insert_member, insert_role, members_of, role_for_update, roles_for, roles_of_project};
 pub use secrets::{
-    Found, FoundVersion, SecretRow, Selector, VersionRow, insert_secret, insert_version, list_secrets, lock_secret, read_secret, update_secret, versions_of,
+    Found, FoundVersion, SecretRow, Selector, VersionRow, find_secret, insert_secret, insert_version, list_secrets, lock_secret, read_secret, update_secret, versions_of,
 };
 pub use tokens::{TokenRow, insert_token, token_by_hash};

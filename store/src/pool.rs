@@ -3,9 +3,9 @@
 use crate::error::StoreError;
 use sqlx::{
     Connection as _, Executor as _, PgConnection,
-    postgres::{PgConnectOptions, PgPoolOptions},
+    postgres::{PgConnectOptions, PgPoolOptions, PgSslMode},
 };
-use std::{str::FromStr, time::Duration};
+use std::{path::PathBuf, str::FromStr, time::Duration};
 
 /// How to reach the database.
 #[derive(Clone, Debug)]
@@ -16,11 +16,15 @@ pub struct Options {
     pub acquire_timeout: Duration,
     /// How long one statement may take.
     pub statement_timeout: Duration,
+    /// PEM of the CA that the server's certificate must chain to; the system's roots without it.
+    pub ca: Option<PathBuf>,
+    /// Refuse any connection but a unix socket or TLS with a verified certificate.
+    pub require_tls: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { max_connections: 16, acquire_timeout: Duration::from_secs(2), statement_timeout: Duration::from_secs(10) }
+        Self { max_connections: 16, acquire_timeout: Duration::from_secs(2), statement_timeout: Duration::from_secs(10), ca: None, require_tls: false }
     }
 }
 
@@ -56,10 +60,24 @@ impl Transaction {
 impl Store {
     /// Connects, lazily: the first statement opens the first connection. `url` is a PostgreSQL URL; it may hold a password and is never logged.
     pub fn connect(url: &str, options: &Options) -> Result<Self, StoreError> {
-        let connect = PgConnectOptions::from_str(url)
-            .map_err(StoreError::Refused)?
+        let mut connect = PgConnectOptions::from_str(url)
+            .map_err(|_| StoreError::BadUrl("it is not a PostgreSQL URL"))?
             .application_name("strongroom")
             .options([("statement_timeout", format!("{}ms", options.statement_timeout.as_millis())), ("timezone", "UTC".to_owned())]);
+        if let Some(ca) = &options.ca {
+            connect = connect.ssl_root_cert(ca);
+        }
+        let over_a_socket = connect.get_socket().is_some() || connect.get_host().starts_with('/');
+        if options.require_tls && !over_a_socket {
+            // `prefer` is what a URL without sslmode means; an attacker on the wire would strip it.
+            match connect.get_ssl_mode() {
+                PgSslMode::VerifyFull => {}
+                PgSslMode::Prefer | PgSslMode::Require | PgSslMode::VerifyCa => connect = connect.ssl_mode(PgSslMode::VerifyFull),
+                PgSslMode::Disable | PgSslMode::Allow => {
+                    return Err(StoreError::BadUrl("sslmode must be verify-full: a production database is reached by TLS or by a unix socket"));
+                }
+            }
+        }
         let pool = PgPoolOptions::new()
             .max_connections(options.max_connections)
             .acquire_timeout(options.acquire_timeout)

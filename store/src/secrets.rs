@@ -204,32 +204,30 @@ pub async fn read_secret(connection: &mut Connection, path: &SecretPath, selecto
     Ok(Some(Found { secret, version }))
 }
 
+/// A secret's row.
+pub async fn find_secret(connection: &mut Connection, path: &SecretPath) -> Result<Option<Unverified<SecretRow>>, StoreError> {
+    let row = sqlx::query_as!(
+        Raw,
+        "SELECT id, project_id, path, state, latest_version, current_version, previous_version, created_at, updated_at, mac_generation, mac_layout, mac
+         FROM secrets WHERE path = $1",
+        path.as_str()
+    )
+    .fetch_optional(connection)
+    .await?;
+    row.map(Raw::unverified).transpose()
+}
+
 /// A secret's row, locked until the end of the transaction.
 pub async fn lock_secret(connection: &mut Connection, path: &SecretPath) -> Result<Option<Unverified<SecretRow>>, StoreError> {
-    let row = sqlx::query!(
-        "SELECT id, project_id, state, latest_version, current_version, previous_version, created_at, updated_at, mac_generation, mac_layout, mac
+    let row = sqlx::query_as!(
+        Raw,
+        "SELECT id, project_id, path, state, latest_version, current_version, previous_version, created_at, updated_at, mac_generation, mac_layout, mac
          FROM secrets WHERE path = $1 FOR UPDATE",
         path.as_str()
     )
     .fetch_optional(connection)
     .await?;
-    row.map(|r| {
-        Ok(Unverified::new(
-            SecretRow {
-                id: SecretId(r.id),
-                project: ProjectId(r.project_id),
-                path: path.clone(),
-                deleted: deleted(&r.state)?,
-                latest_version: r.latest_version,
-                current_version: r.current_version,
-                previous_version: r.previous_version,
-                created_at: r.created_at,
-                updated_at: r.updated_at,
-            },
-            RowMac { generation: r.mac_generation, layout: r.mac_layout, tag: r.mac },
-        ))
-    })
-    .transpose()
+    row.map(Raw::unverified).transpose()
 }
 
 /// Adds a secret. Answers `false` when another transaction added one of this path meanwhile: lock it and go on with that.
@@ -346,7 +344,8 @@ pub async fn list_secrets(
     let mut end = folder.as_str().trim_end_matches('/').to_owned();
     end.push('0');
     let after = after.map_or(folder.as_str(), SecretPath::as_str);
-    let rows = sqlx::query!(
+    let rows = sqlx::query_as!(
+        Raw,
         "SELECT id, project_id, path, state, latest_version, current_version, previous_version, created_at, updated_at, mac_generation, mac_layout, mac
          FROM secrets WHERE path > $1 AND path < $2 AND state = 'live' ORDER BY path LIMIT $3",
         after,
@@ -355,24 +354,40 @@ pub async fn list_secrets(
     )
     .fetch_all(connection)
     .await?;
-    rows.into_iter()
-        .map(|r| {
-            Ok(Unverified::new(
-                SecretRow {
-                    id: SecretId(r.id),
-                    project: ProjectId(r.project_id),
-                    path: SecretPath::parse(&r.path).map_err(|_| StoreError::Corrupt { table: "secrets", column: "path" })?,
-                    deleted: deleted(&r.state)?,
-                    latest_version: r.latest_version,
-                    current_version: r.current_version,
-                    previous_version: r.previous_version,
-                    created_at: r.created_at,
-                    updated_at: r.updated_at,
-                },
-                RowMac { generation: r.mac_generation, layout: r.mac_layout, tag: r.mac },
-            ))
-        })
-        .collect()
+    rows.into_iter().map(Raw::unverified).collect()
+}
+
+/// A secret's row as the queries return it.
+struct Raw {
+    id: uuid::Uuid,
+    project_id: uuid::Uuid,
+    path: String,
+    state: String,
+    latest_version: i64,
+    current_version: i64,
+    previous_version: Option<i64>,
+    created_at: OffsetDateTime,
+    updated_at: OffsetDateTime,
+    mac_generation: i32,
+    mac_layout: i16,
+    mac: Vec<u8>,
+}
+
+impl Raw {
+    fn unverified(self) -> Result<Unverified<SecretRow>, StoreError> {
+        let row = SecretRow {
+            id: SecretId(self.id),
+            project: ProjectId(self.project_id),
+            path: SecretPath::parse(&self.path).map_err(|_| StoreError::Corrupt { table: "secrets", column: "path" })?,
+            deleted: deleted(&self.state)?,
+            latest_version: self.latest_version,
+            current_version: self.current_version,
+            previous_version: self.previous_version,
+            created_at: self.created_at,
+            updated_at: self.updated_at,
+        };
+        Ok(Unverified::new(row, RowMac { generation: self.mac_generation, layout: self.mac_layout, tag: self.mac }))
+    }
 }
 
 fn deleted(state: &str) -> Result<bool, StoreError> {

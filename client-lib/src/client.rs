@@ -1,0 +1,73 @@
+//! The client itself: every call's way to the server, and the calls that concern the connection.
+
+use crate::{
+    builder::Builder,
+    error::{Error, ErrorKind},
+    session::{Authorization, Sessions},
+    transport::{Answer, Call, Transport},
+};
+use http::{HeaderValue, Method};
+use std::sync::Arc;
+use strongroom_api::{login::WhoAmI, routes};
+
+/// A connection to one Strongroom server. Cheap to clone; clones share connections and the session.
+#[derive(Clone)]
+pub struct Client {
+    transport: Arc<Transport>,
+    sessions: Option<Arc<Sessions>>,
+}
+
+impl Client {
+    /// Begins a client for the server at `https://host[:port]`.
+    pub fn builder(server: &str) -> Builder {
+        Builder::new(server)
+    }
+
+    /// Who the server takes the caller for.
+    pub async fn whoami(&self) -> Result<WhoAmI, Error> {
+        self.call(Call::new(Method::GET, routes::SESSION)).await?.json()
+    }
+
+    /// Whether the server can serve: success, or an error of kind [`ErrorKind::Unavailable`]. Needs no credential.
+    pub async fn ready(&self) -> Result<(), Error> {
+        self.transport.send(&Call::new(Method::GET, routes::READYZ), None).await.map(drop)
+    }
+
+    pub(crate) fn new(transport: Transport, sessions: Option<Sessions>) -> Self {
+        Self { transport: Arc::new(transport), sessions: sessions.map(Arc::new) }
+    }
+
+    /// Sends a call with the credential and reads the whole answer.
+    pub(crate) async fn call(&self, call: Call) -> Result<Answer, Error> {
+        self.authorized(|credential| self.transport.send(&call, Some(credential))).await
+    }
+
+    /// Sends a call with the credential; the answer is a stream.
+    pub(crate) async fn open(&self, call: Call) -> Result<http::Response<hyper::body::Incoming>, Error> {
+        self.authorized(|credential| self.transport.open(&call, Some(credential))).await
+    }
+
+    /// Does `send` with the credential, and once more with a fresh session where the first answer is 401: the session may have ended early,
+    /// for example with a rotated key. A request answered with 401 was not carried out, so even a write may be sent again.
+    async fn authorized<T, F>(&self, send: impl Fn(HeaderValue) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let sessions = self.sessions.as_ref().ok_or_else(|| {
+            Error::new(ErrorKind::Configuration, "the client was built without a credential; give a token file or a token")
+        })?;
+        let Authorization { header, generation } = sessions.authorization(&self.transport).await?;
+        match send(header).await {
+            Err(error) if error.kind() == ErrorKind::Unauthenticated && sessions.can_log_in() => {
+                send(sessions.log_in(&self.transport, Some(generation)).await?.header).await
+            }
+            result => result,
+        }
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Client(..)")
+    }
+}

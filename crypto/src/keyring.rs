@@ -1,0 +1,453 @@
+//! The running server's keys.
+
+use crate::key::{KEY_LENGTH, Key};
+use crate::mac::{MacKeys, Purpose, hmac_key};
+use crate::names::{Names, ProjectKeyNames, PurposeKeyNames, RootWrapped};
+use crate::root::{ProviderError, RootKeyProvider};
+use crate::seal::{EnvelopeError, open_key, seal};
+use crate::wrapped::{KeyState, WrappedKeyring, WrappedProjectKey, WrappedPurposeKey, WrappedTerm};
+use ring::hmac;
+use std::collections::BTreeMap;
+use std::fmt;
+use strongroom_core::{InstanceId, ProjectId, SecretBytes};
+use thiserror::Error;
+
+/// Why a keyring or a project key does not open.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum KeyringError {
+    /// The keyring was made with another root key, or for another instance.
+    #[error("this root key does not belong to this database (instance {instance}); nothing was changed")]
+    WrongRootKey {
+        /// Whose database it is.
+        instance: InstanceId,
+    },
+    /// The root key's provider failed.
+    #[error("the root key's provider failed with {what}")]
+    Provider {
+        /// Which key it was asked for.
+        what: String,
+        /// Why.
+        source: ProviderError,
+    },
+    /// A wrapped key is not as it was written.
+    #[error("the wrapped key of {what} does not open")]
+    Damaged {
+        /// Which key.
+        what: String,
+        /// Why.
+        source: EnvelopeError,
+    },
+    /// A key was wrapped by a term that is not in the keyring.
+    #[error("{what} is wrapped by term {term}, which is not in the keyring")]
+    NoSuchTerm {
+        /// Which key.
+        what: String,
+        /// The term that is missing.
+        term: i32,
+    },
+    /// Not exactly one active key where there must be one.
+    #[error("there must be exactly one active {what}, but there are {found}")]
+    Active {
+        /// Of what.
+        what: String,
+        /// How many there are.
+        found: usize,
+    },
+}
+
+/// The key that authenticates the keyring's own rows: what is opened first, so that no row of the keyring is used before it was verified.
+pub struct KeyringMac {
+    instance: InstanceId,
+    key: hmac::Key,
+}
+
+impl KeyringMac {
+    /// Unwraps the key. Fails with [`KeyringError::WrongRootKey`] where this root key did not make this database's keyring.
+    pub fn open(root: &dyn RootKeyProvider, instance: InstanceId, wrapped: &[u8]) -> Result<Self, KeyringError> {
+        let key = root_unwrap(root, RootWrapped::KeyringMacKey { instance }, wrapped).map_err(|error| match error {
+            // The first thing the root key is tried on: it is not the one, or the database is another instance's.
+            KeyringError::Damaged { source: EnvelopeError::OtherKeyOrNames, .. } => {
+                KeyringError::WrongRootKey { instance }
+            }
+            other => other,
+        })?;
+        Ok(Self { instance, key: hmac_key(&key) })
+    }
+
+    /// Whose keyring it is.
+    pub fn instance(&self) -> InstanceId {
+        self.instance
+    }
+
+    pub(crate) fn key(&self) -> &hmac::Key {
+        &self.key
+    }
+}
+
+/// The keys a running server holds: the terms, the keys of each purpose, and the key of the keyring's own rows. Project keys are opened one by
+/// one and held by whoever caches them.
+pub struct Keyring {
+    mac: KeyringMac,
+    active_term: i32,
+    terms: BTreeMap<i32, Key>,
+    purposes: BTreeMap<Purpose, MacKeys>,
+}
+
+impl Keyring {
+    /// Makes a new instance's keyring: term 1, and generation 1 of each purpose, all from the system's random generator.
+    ///
+    /// It is written down by the caller, in one transaction and only where there is no keyring yet.
+    pub fn create(root: &dyn RootKeyProvider, instance: InstanceId) -> Result<(Self, WrappedKeyring), KeyringError> {
+        let mac_key = root_wrap(root, RootWrapped::KeyringMacKey { instance }, &Key::generate())?;
+        let term_key = Key::generate();
+        let term = root_wrap(root, RootWrapped::Term { instance, term: 1 }, &term_key)?;
+        let wrapped = WrappedKeyring {
+            mac_key,
+            terms: vec![WrappedTerm { term: 1, state: KeyState::Active, wrapped: term }],
+            purpose_keys: Purpose::ALL.map(|purpose| new_purpose_key(instance, purpose, &term_key)).into(),
+        };
+        // Opened the way a start opens it: what does not open again is never written down.
+        let mac = KeyringMac::open(root, instance, &wrapped.mac_key)?;
+        let keyring = Self::open(root, mac, &wrapped.terms, &wrapped.purpose_keys)?;
+        Ok((keyring, wrapped))
+    }
+
+    /// Opens a keyring from its rows, which the caller verified with `mac`.
+    pub fn open(
+        root: &dyn RootKeyProvider,
+        mac: KeyringMac,
+        terms: &[WrappedTerm],
+        purpose_keys: &[WrappedPurposeKey],
+    ) -> Result<Self, KeyringError> {
+        let instance = mac.instance;
+        let active_term = only_active("term", terms.iter().map(|term| (term.state, term.term)))?;
+        let terms = terms
+            .iter()
+            .map(|term| {
+                let names = RootWrapped::Term { instance, term: term.term };
+                Ok((term.term, root_unwrap(root, names, &term.wrapped)?))
+            })
+            .collect::<Result<BTreeMap<_, _>, KeyringError>>()?;
+        let purposes = Purpose::ALL
+            .into_iter()
+            .map(|purpose| Ok((purpose, open_purpose(instance, purpose, &terms, purpose_keys)?)))
+            .collect::<Result<_, KeyringError>>()?;
+        Ok(Self { mac, active_term, terms, purposes })
+    }
+
+    /// Whose keyring it is.
+    pub fn instance(&self) -> InstanceId {
+        self.mac.instance
+    }
+
+    /// The number of the term that wraps new keys.
+    pub fn active_term(&self) -> i32 {
+        self.active_term
+    }
+
+    /// Makes a generation of a project's key and wraps it by the active term.
+    pub fn new_project_key(&self, project: ProjectId, generation: i32) -> (ProjectKey, WrappedProjectKey) {
+        let key = Key::generate();
+        let term = self.active_term;
+        let names = ProjectKeyNames { instance: self.instance(), project, generation, term };
+        let wrapped = seal(self.term(term).expect("the active term is in the keyring"), &names, key.expose());
+        (ProjectKey { project, generation, key }, WrappedProjectKey { project, generation, term, wrapped })
+    }
+
+    /// Opens a project's key. The names come from verified rows.
+    pub fn open_project_key(&self, wrapped: &WrappedProjectKey) -> Result<ProjectKey, KeyringError> {
+        let &WrappedProjectKey { project, generation, term, .. } = wrapped;
+        let what = || format!("project {project}, generation {generation}");
+        let names = ProjectKeyNames { instance: self.instance(), project, generation, term };
+        let term_key = self.term(term).ok_or_else(|| KeyringError::NoSuchTerm { what: what(), term })?;
+        let key = open_key(term_key, &names, &wrapped.wrapped)
+            .map_err(|source| KeyringError::Damaged { what: what(), source })?;
+        Ok(ProjectKey { project, generation, key })
+    }
+
+    pub(crate) fn term(&self, term: i32) -> Option<&Key> {
+        self.terms.get(&term)
+    }
+
+    pub(crate) fn mac_keys(&self, purpose: Purpose) -> &MacKeys {
+        self.purposes.get(&purpose).expect("open() opened every purpose")
+    }
+
+    pub(crate) fn keyring_mac(&self) -> &KeyringMac {
+        &self.mac
+    }
+}
+
+impl fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keyring")
+            .field("instance", &self.mac.instance)
+            .field("active_term", &self.active_term)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for KeyringMac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyringMac").field("instance", &self.instance).finish_non_exhaustive()
+    }
+}
+
+/// One generation of a project's key, open. Wiped when dropped; may be cached for as long as the server runs.
+pub struct ProjectKey {
+    pub(crate) project: ProjectId,
+    pub(crate) generation: i32,
+    pub(crate) key: Key,
+}
+
+impl ProjectKey {
+    /// Whose.
+    pub fn project(&self) -> ProjectId {
+        self.project
+    }
+
+    /// Its generation.
+    pub fn generation(&self) -> i32 {
+        self.generation
+    }
+}
+
+impl fmt::Debug for ProjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProjectKey")
+            .field("project", &self.project)
+            .field("generation", &self.generation)
+            .finish_non_exhaustive()
+    }
+}
+
+fn new_purpose_key(instance: InstanceId, purpose: Purpose, term_key: &Key) -> WrappedPurposeKey {
+    let (generation, term) = (1, 1);
+    let names = PurposeKeyNames { instance, purpose: purpose.as_str(), generation, term };
+    let wrapped = seal(term_key, &names, Key::generate().expose());
+    WrappedPurposeKey { purpose, generation, term, state: KeyState::Active, wrapped }
+}
+
+fn open_purpose(
+    instance: InstanceId,
+    purpose: Purpose,
+    terms: &BTreeMap<i32, Key>,
+    wrapped: &[WrappedPurposeKey],
+) -> Result<MacKeys, KeyringError> {
+    let of_purpose = || wrapped.iter().filter(|key| key.purpose == purpose);
+    let what = format!("{purpose} key");
+    let active = only_active(&what, of_purpose().map(|key| (key.state, key.generation)))?;
+    let generations = of_purpose()
+        .map(|key| {
+            let &WrappedPurposeKey { generation, term, .. } = key;
+            let what = || format!("{what}, generation {generation}");
+            let names = PurposeKeyNames { instance, purpose: purpose.as_str(), generation, term };
+            let term_key = terms.get(&term).ok_or_else(|| KeyringError::NoSuchTerm { what: what(), term })?;
+            let opened = open_key(term_key, &names, &key.wrapped)
+                .map_err(|source| KeyringError::Damaged { what: what(), source })?;
+            Ok((generation, hmac_key(&opened)))
+        })
+        .collect::<Result<_, KeyringError>>()?;
+    Ok(MacKeys::new(active, generations).expect("the active generation is one of those just opened"))
+}
+
+fn only_active(what: &str, keys: impl Iterator<Item = (KeyState, i32)>) -> Result<i32, KeyringError> {
+    let active: Vec<i32> = keys.filter(|(state, _)| *state == KeyState::Active).map(|(_, number)| number).collect();
+    match active[..] {
+        [number] => Ok(number),
+        _ => Err(KeyringError::Active { what: what.to_owned(), found: active.len() }),
+    }
+}
+
+/// Wraps a key by the root. The plaintext embeds the names before the key, because not every provider has associated data (KMS v2 has none).
+fn root_wrap(root: &dyn RootKeyProvider, names: RootWrapped, key: &Key) -> Result<Vec<u8>, KeyringError> {
+    let embedded = names.encode();
+    let mut plaintext = Vec::with_capacity(embedded.len() + KEY_LENGTH);
+    plaintext.extend_from_slice(&embedded);
+    plaintext.extend_from_slice(key.expose());
+    root.wrap(names, &SecretBytes::new(plaintext))
+        .map_err(|source| KeyringError::Provider { what: what(names), source })
+}
+
+fn root_unwrap(root: &dyn RootKeyProvider, names: RootWrapped, wrapped: &[u8]) -> Result<Key, KeyringError> {
+    let plaintext = root.unwrap(names, wrapped).map_err(|error| match error {
+        ProviderError::Envelope(source) => KeyringError::Damaged { what: what(names), source },
+    })?;
+    // Exposed to become a key, in a buffer that is wiped as well.
+    let key = plaintext.expose_bytes().strip_prefix(&names.encode()[..]).and_then(Key::from_slice);
+    key.ok_or_else(|| KeyringError::Damaged { what: what(names), source: EnvelopeError::UnexpectedContent })
+}
+
+fn what(names: RootWrapped) -> String {
+    match names {
+        RootWrapped::Term { term, .. } => format!("term {term}"),
+        RootWrapped::KeyringMacKey { .. } => "the keyring's rows".to_owned(),
+    }
+}
+
+#[cfg(test)]
+impl Keyring {
+    /// A keyring of known keys, for known answers.
+    pub(crate) fn fixed(instance: InstanceId) -> Self {
+        let key = |byte| Key::from_slice(&[byte; KEY_LENGTH]).unwrap();
+        let purpose = |purpose| match purpose {
+            Purpose::RowMac => 0x21,
+            Purpose::Token => 0x22,
+            Purpose::Session => 0x23,
+            Purpose::Audit => 0x24,
+        };
+        let keys = |of| MacKeys::new(1, BTreeMap::from([(1, hmac_key(&key(purpose(of))))])).unwrap();
+        Self {
+            mac: KeyringMac { instance, key: hmac_key(&key(0x20)) },
+            active_term: 1,
+            terms: BTreeMap::from([(1, key(0x11))]),
+            purposes: Purpose::ALL.into_iter().map(|of| (of, keys(of))).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mac::sign;
+    use crate::root::RootKey;
+    use crate::testing::{INSTANCE, PROJECT};
+    use uuid::Uuid;
+
+    static_assertions::assert_not_impl_any!(Keyring: Clone, fmt::Display);
+    static_assertions::assert_not_impl_any!(KeyringMac: Clone, fmt::Display);
+    static_assertions::assert_not_impl_any!(ProjectKey: Clone, fmt::Display, PartialEq);
+    static_assertions::assert_impl_all!(Keyring: Send, Sync);
+
+    fn open(root: &RootKey, instance: InstanceId, wrapped: &WrappedKeyring) -> Result<Keyring, KeyringError> {
+        let mac = KeyringMac::open(root, instance, &wrapped.mac_key)?;
+        Keyring::open(root, mac, &wrapped.terms, &wrapped.purpose_keys)
+    }
+
+    #[test]
+    fn a_keyring_opens_again_with_the_same_keys() {
+        let root = RootKey::generate();
+        let (made, wrapped) = Keyring::create(&root, INSTANCE).unwrap();
+        let opened = open(&root, INSTANCE, &wrapped).unwrap();
+        for purpose in Purpose::ALL {
+            let hash = |keyring: &Keyring| sign(keyring.mac_keys(purpose).active().1, "x", INSTANCE, b"x");
+            assert_eq!(hash(&made), hash(&opened));
+        }
+        let (_, project) = made.new_project_key(PROJECT, 1);
+        assert_eq!((project.generation, project.term, opened.active_term()), (1, 1, 1));
+        assert_eq!(opened.open_project_key(&project).unwrap().project(), PROJECT);
+    }
+
+    #[test]
+    fn the_purposes_have_different_keys() {
+        let (keyring, _) = Keyring::create(&RootKey::generate(), INSTANCE).unwrap();
+        let hashes = Purpose::ALL.map(|purpose| sign(keyring.mac_keys(purpose).active().1, "x", INSTANCE, b"x"));
+        assert_eq!(std::collections::BTreeSet::from(hashes).len(), Purpose::ALL.len());
+    }
+
+    #[test]
+    fn another_root_key_or_another_instance_is_refused_by_name() {
+        let root = RootKey::generate();
+        let (_, wrapped) = Keyring::create(&root, INSTANCE).unwrap();
+        let error = open(&RootKey::generate(), INSTANCE, &wrapped).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("this root key does not belong to this database (instance {INSTANCE}); nothing was changed")
+        );
+        let other = InstanceId(Uuid::from_u128(2));
+        assert!(
+            matches!(open(&root, other, &wrapped), Err(KeyringError::WrongRootKey { instance }) if instance == other)
+        );
+    }
+
+    #[test]
+    fn each_wrapped_key_is_bound_to_its_place() {
+        let root = RootKey::generate();
+        let (keyring, wrapped) = Keyring::create(&root, INSTANCE).unwrap();
+        let damaged = |change: &dyn Fn(&mut WrappedKeyring)| {
+            let mut wrapped = wrapped.clone();
+            change(&mut wrapped);
+            let error = open(&root, INSTANCE, &wrapped).unwrap_err();
+            assert!(matches!(error, KeyringError::Damaged { .. }), "{error:?}");
+        };
+        damaged(&|w| w.terms[0].term = 2);
+        damaged(&|w| w.terms[0].wrapped = w.mac_key.clone());
+        damaged(&|w| *w.terms[0].wrapped.last_mut().unwrap() ^= 1);
+        damaged(&|w| *w.mac_key.last_mut().unwrap() ^= 1);
+        damaged(&|w| w.purpose_keys[0].generation = 2);
+        damaged(&|w| w.purpose_keys[0].wrapped = w.purpose_keys[1].wrapped.clone());
+
+        let (_, project) = keyring.new_project_key(PROJECT, 1);
+        for other in [
+            WrappedProjectKey { project: ProjectId(Uuid::from_u128(2)), ..project.clone() },
+            WrappedProjectKey { generation: 2, ..project.clone() },
+        ] {
+            assert!(matches!(keyring.open_project_key(&other), Err(KeyringError::Damaged { .. })));
+        }
+        let later = WrappedProjectKey { term: 2, ..project };
+        assert!(matches!(keyring.open_project_key(&later), Err(KeyringError::NoSuchTerm { term: 2, .. })));
+    }
+
+    #[test]
+    fn a_keyring_needs_exactly_one_active_key_of_each_kind_and_all_terms() {
+        let root = RootKey::generate();
+        let (_, wrapped) = Keyring::create(&root, INSTANCE).unwrap();
+        let refused = |change: &dyn Fn(&mut WrappedKeyring)| {
+            let mut wrapped = wrapped.clone();
+            change(&mut wrapped);
+            open(&root, INSTANCE, &wrapped).unwrap_err().to_string()
+        };
+        assert_eq!(refused(&|w| w.terms.clear()), "there must be exactly one active term, but there are 0");
+        assert_eq!(
+            refused(&|w| w.purpose_keys[2].state = KeyState::DecryptOnly),
+            "there must be exactly one active session key, but there are 0"
+        );
+        assert_eq!(
+            refused(&|w| w.purpose_keys.push(w.purpose_keys[1].clone())),
+            "there must be exactly one active token key, but there are 2"
+        );
+        assert_eq!(
+            refused(&|w| w.purpose_keys[3].term = 2),
+            "audit key, generation 1 is wrapped by term 2, which is not in the keyring"
+        );
+    }
+
+    #[test]
+    fn a_provider_without_associated_data_cannot_swap_what_it_unwraps() {
+        /// Unwraps to what was wrapped, whatever it is asked for.
+        #[derive(Debug)]
+        struct Forgetful(RootKey);
+
+        const ANY: RootWrapped = RootWrapped::Term { instance: InstanceId(Uuid::nil()), term: 0 };
+
+        impl RootKeyProvider for Forgetful {
+            fn wrap(&self, _: RootWrapped, plaintext: &SecretBytes) -> Result<Vec<u8>, ProviderError> {
+                self.0.wrap(ANY, plaintext)
+            }
+
+            fn unwrap(&self, _: RootWrapped, wrapped: &[u8]) -> Result<SecretBytes, ProviderError> {
+                self.0.unwrap(ANY, wrapped)
+            }
+        }
+
+        let root = Forgetful(RootKey::generate());
+        let (_, wrapped) = Keyring::create(&root, INSTANCE).unwrap();
+        let unexpected =
+            |error| matches!(error, KeyringError::Damaged { source: EnvelopeError::UnexpectedContent, .. });
+        assert!(unexpected(KeyringMac::open(&root, INSTANCE, &wrapped.terms[0].wrapped).unwrap_err()));
+        assert!(unexpected(KeyringMac::open(&root, InstanceId(Uuid::nil()), &wrapped.mac_key).unwrap_err()));
+        let mac = KeyringMac::open(&root, INSTANCE, &wrapped.mac_key).unwrap();
+        let moved = WrappedTerm { term: 2, ..wrapped.terms[0].clone() };
+        assert!(unexpected(Keyring::open(&root, mac, &[moved], &wrapped.purpose_keys).unwrap_err()));
+    }
+
+    #[test]
+    fn debug_shows_no_key() {
+        let keyring = Keyring::fixed(INSTANCE);
+        let (project, _) = keyring.new_project_key(PROJECT, 1);
+        for text in [format!("{keyring:?}"), format!("{:?}", keyring.keyring_mac()), format!("{project:?}")] {
+            assert!(!text.contains("17, 17") && !text.contains("key:"), "{text}");
+        }
+    }
+}

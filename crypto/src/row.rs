@@ -1,0 +1,212 @@
+//! MACs of database rows.
+
+use crate::keyring::{Keyring, KeyringMac};
+use crate::mac::{Purpose, is_authentic, sign};
+use crate::names::Fields;
+use strongroom_core::{Columns, MacRow, Maced, RowMac, Unverified, Verified};
+use thiserror::Error;
+
+/// Domain of rows that a generation of the row key protects.
+const ROW_LABEL: &str = "strongroom/row/1";
+/// Domain of audit events.
+const AUDIT_LABEL: &str = "strongroom/audit-event/1";
+/// Domain of the keyring's own rows.
+const KEYRING_ROW_LABEL: &str = "strongroom/keyring-row/1";
+/// The generation that stands in the keyring's own rows: their key has only one.
+const KEYRING_GENERATION: i32 = 0;
+
+/// A row is not as this server wrote it: someone else wrote the database, or it was mixed with another instance's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("a row of the table {table} was not written by this instance, or was changed since")]
+pub struct Tampered {
+    /// Which table.
+    pub table: &'static str,
+}
+
+impl Keyring {
+    /// Authenticates a row with the active generation of the row key.
+    ///
+    /// Construction: HMAC-SHA256 over the label `strongroom/row/1`, the instance, and table, layout and columns, each with its length. No nonce.
+    pub fn mac_row<T: MacRow>(&self, row: T) -> Maced<T> {
+        self.mac_for(Purpose::RowMac, ROW_LABEL, row)
+    }
+
+    /// Checks a row's MAC, made as in [`Keyring::mac_row`] by any generation that this keyring holds; constant time.
+    pub fn verify_row<T: MacRow>(&self, row: Unverified<T>) -> Result<Verified<T>, Tampered> {
+        self.verify_for(Purpose::RowMac, ROW_LABEL, row)
+    }
+
+    /// Authenticates the row of an audit event with the active generation of the audit key.
+    ///
+    /// Construction: as [`Keyring::mac_row`], with the label `strongroom/audit-event/1`.
+    pub fn mac_audit_row<T: MacRow>(&self, row: T) -> Maced<T> {
+        self.mac_for(Purpose::Audit, AUDIT_LABEL, row)
+    }
+
+    /// Checks the MAC of an audit event's row, made as in [`Keyring::mac_audit_row`]; constant time.
+    pub fn verify_audit_row<T: MacRow>(&self, row: Unverified<T>) -> Result<Verified<T>, Tampered> {
+        self.verify_for(Purpose::Audit, AUDIT_LABEL, row)
+    }
+
+    /// [`KeyringMac::mac_row`].
+    pub fn mac_keyring_row<T: MacRow>(&self, row: T) -> Maced<T> {
+        self.keyring_mac().mac_row(row)
+    }
+
+    /// [`KeyringMac::verify_row`].
+    pub fn verify_keyring_row<T: MacRow>(&self, row: Unverified<T>) -> Result<Verified<T>, Tampered> {
+        self.keyring_mac().verify_row(row)
+    }
+
+    fn mac_for<T: MacRow>(&self, purpose: Purpose, label: &str, row: T) -> Maced<T> {
+        let (generation, key) = self.mac_keys(purpose).active();
+        let tag = sign(key, label, self.instance(), &content(&row)).to_vec();
+        maced(row, generation, tag)
+    }
+
+    fn verify_for<T: MacRow>(
+        &self,
+        purpose: Purpose,
+        label: &str,
+        row: Unverified<T>,
+    ) -> Result<Verified<T>, Tampered> {
+        let (row, mac) = parts(row);
+        let key = self.mac_keys(purpose).generation(mac.generation);
+        let authentic = mac.layout == T::LAYOUT
+            && key.is_some_and(|key| is_authentic(key, label, self.instance(), &content(&row), &mac.tag));
+        verified(row, authentic)
+    }
+}
+
+impl KeyringMac {
+    /// Authenticates one of the keyring's own rows, with the key that the root wraps.
+    ///
+    /// Construction: as [`Keyring::mac_row`], with the label `strongroom/keyring-row/1` and generation 0.
+    pub fn mac_row<T: MacRow>(&self, row: T) -> Maced<T> {
+        let tag = sign(self.key(), KEYRING_ROW_LABEL, self.instance(), &content(&row)).to_vec();
+        maced(row, KEYRING_GENERATION, tag)
+    }
+
+    /// Checks one of the keyring's own rows; constant time.
+    pub fn verify_row<T: MacRow>(&self, row: Unverified<T>) -> Result<Verified<T>, Tampered> {
+        let (row, mac) = parts(row);
+        let authentic = mac.layout == T::LAYOUT
+            && mac.generation == KEYRING_GENERATION
+            && is_authentic(self.key(), KEYRING_ROW_LABEL, self.instance(), &content(&row), &mac.tag);
+        verified(row, authentic)
+    }
+}
+
+/// Table, layout and columns: a row cannot be moved to another table, nor read by another list of columns.
+fn content<T: MacRow>(row: &T) -> Vec<u8> {
+    let mut columns = Columns::default();
+    row.columns(&mut columns);
+    let mut fields = Fields::new();
+    fields.text(T::TABLE).bytes(&T::LAYOUT.to_be_bytes()).bytes(columns.as_bytes());
+    fields.into_bytes()
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is where row MACs are made")]
+fn maced<T: MacRow>(row: T, generation: i32, tag: Vec<u8>) -> Maced<T> {
+    Maced::vouch(row, RowMac { generation, layout: T::LAYOUT, tag })
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is where row MACs are checked")]
+fn parts<T>(row: Unverified<T>) -> (T, RowMac) {
+    row.into_parts()
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is where row MACs are checked")]
+fn verified<T: MacRow>(row: T, authentic: bool) -> Result<Verified<T>, Tampered> {
+    if authentic { Ok(Verified::vouch(row)) } else { Err(Tampered { table: T::TABLE }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{INSTANCE, PROJECT, hex, vectors};
+    use strongroom_core::InstanceId;
+    use uuid::Uuid;
+
+    macro_rules! rows {
+        ($($name:ident: $table:literal, $layout:literal;)+) => {$(
+            #[derive(Clone, Debug, PartialEq)]
+            struct $name(&'static str);
+
+            impl MacRow for $name {
+                const TABLE: &'static str = $table;
+                const LAYOUT: i16 = $layout;
+
+                fn columns(&self, out: &mut Columns) {
+                    out.uuid(PROJECT.0).text(self.0).integer(-5).boolean(true);
+                    out.optional(None::<&str>, |out, text| { out.text(text); }).bytes(&[0xff, 0]);
+                }
+            }
+        )+};
+    }
+
+    rows! {
+        Sample: "samples", 3;
+        OtherTable: "others", 3;
+        OtherLayout: "samples", 4;
+    }
+
+    fn unverified<T>(row: T, mac: &RowMac) -> Unverified<T> {
+        Unverified::new(row, mac.clone())
+    }
+
+    #[test]
+    fn an_independent_implementation_gives_the_same_macs() {
+        let file = vectors(include_str!("../tests/vectors/macs.json"));
+        let keyring = Keyring::fixed(INSTANCE);
+        assert_eq!(keyring.mac_row(Sample("payments")).mac().tag, hex(&file["row"]));
+        assert_eq!(keyring.mac_keyring_row(Sample("payments")).mac().tag, hex(&file["keyring_row"]));
+        assert_eq!(keyring.mac_audit_row(Sample("payments")).mac().tag, hex(&file["audit_row"]));
+    }
+
+    #[test]
+    fn a_row_is_verified_as_it_was_written() {
+        let keyring = Keyring::fixed(INSTANCE);
+        let maced = keyring.mac_row(Sample("payments"));
+        assert_eq!((maced.mac().generation, maced.mac().layout), (1, 3));
+        assert_eq!(*keyring.verify_row(unverified(maced.row().clone(), maced.mac())).unwrap(), Sample("payments"));
+        let maced = keyring.mac_keyring_row(Sample("payments"));
+        assert!(keyring.verify_keyring_row(unverified(maced.row().clone(), maced.mac())).is_ok());
+        let maced = keyring.mac_audit_row(Sample("payments"));
+        assert!(keyring.verify_audit_row(unverified(maced.row().clone(), maced.mac())).is_ok());
+    }
+
+    #[test]
+    fn a_row_that_was_changed_or_moved_is_refused() {
+        let keyring = Keyring::fixed(INSTANCE);
+        let maced = keyring.mac_row(Sample("payments"));
+        let mac = maced.mac();
+        let tampered = Err(Tampered { table: "samples" });
+
+        assert_eq!(keyring.verify_row(unverified(Sample("payment"), mac)), tampered);
+        assert_eq!(keyring.verify_row(unverified(OtherTable("payments"), mac)).unwrap_err().table, "others");
+        assert!(keyring.verify_row(unverified(OtherLayout("payments"), mac)).is_err());
+        let elsewhere = Keyring::fixed(InstanceId(Uuid::from_u128(2)));
+        assert_eq!(elsewhere.verify_row(unverified(Sample("payments"), mac)), tampered);
+        assert_eq!(keyring.verify_keyring_row(unverified(Sample("payments"), mac)), tampered);
+        assert_eq!(keyring.verify_audit_row(unverified(Sample("payments"), mac)), tampered);
+        for forged in [
+            RowMac { generation: 2, ..mac.clone() },
+            RowMac { generation: 0, ..mac.clone() },
+            RowMac { layout: 4, ..mac.clone() },
+            RowMac { tag: Vec::new(), ..mac.clone() },
+            RowMac { tag: mac.tag[..31].to_vec(), ..mac.clone() },
+            RowMac { tag: [&mac.tag[..], &[0]].concat(), ..mac.clone() },
+        ] {
+            assert_eq!(keyring.verify_row(unverified(Sample("payments"), &forged)), tampered, "{forged:?}");
+        }
+        // The layout is part of what is authenticated, not only compared.
+        let relabelled = RowMac { layout: 4, ..mac.clone() };
+        assert!(keyring.verify_row(unverified(OtherLayout("payments"), &relabelled)).is_err());
+        for bit in 0..256 {
+            let mut forged = mac.clone();
+            forged.tag[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(keyring.verify_row(unverified(Sample("payments"), &forged)), tampered, "bit {bit}");
+        }
+    }
+}

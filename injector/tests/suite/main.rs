@@ -1,0 +1,7 @@
+//! The injector from outside: patched pods, reviews over HTTP, and connections.
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod connections;
+mod patched_pods;
+mod reviews;
+mod support;

@@ -1,0 +1,40 @@
+//! What the suites share.
+
+use serde_json::{Value, json};
+use std::path::Path;
+use strongroom_injector::{Mutation, Refusal, Settings, annotations, mutate};
+
+pub(crate) fn settings() -> Settings {
+    let ca = include_str!("../ca.crt");
+    let text = format!(
+        "server = 'https://strongroom.strongroom.svc:8443'\ninstance = 'trial'\ncluster = 'local'\nagent_image = 'strongroom/agent:1'\nca_bundle = '''{ca}'''\n"
+    );
+    Settings::parse(&text, Path::new(".")).unwrap()
+}
+
+/// A pod that asks for one field as a file.
+pub(crate) fn pod(spec: &Value) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"generateName": "web-", "namespace": "shop", "annotations": {
+            "strongroom.dev/inject": "true",
+            "strongroom.dev/secret.password": "payments/db#password",
+        }},
+        "spec": spec,
+    })
+}
+
+pub(crate) fn plain_pod() -> Value {
+    pod(&json!({"containers": [{"name": "app", "image": "app:1"}]}))
+}
+
+pub(crate) fn injected(pod: &Value) -> Result<(Value, Mutation), Refusal> {
+    let injection =
+        annotations::parse(pod["metadata"]["annotations"].as_object().unwrap()).unwrap().expect("the pod opted in");
+    let mutation = mutate(pod, &injection, &settings())?;
+    let patch: json_patch::Patch = serde_json::from_value(serde_json::to_value(&mutation.patch).unwrap()).unwrap();
+    let mut patched = pod.clone();
+    json_patch::patch(&mut patched, &patch).unwrap();
+    Ok((patched, mutation))
+}

@@ -1,0 +1,70 @@
+# What there is to run in this repository. `just` alone lists it.
+
+set shell := ["bash", "-euo", "pipefail", "-c"]
+
+[private]
+default:
+    @just --list --unsorted
+
+# Strongroom on this machine with nothing set up: server, PostgreSQL, stand-in cluster, agent. Ctrl-C ends it.
+dev *arguments:
+    cargo run -- dev {{ arguments }}
+
+# Everything that must pass before a commit; the same checks as in CI.
+check: format-check lint deny test
+
+# Format the code.
+format:
+    cargo fmt --all
+
+# Is the code formatted?
+format-check:
+    cargo fmt --all --check
+
+# Clippy, warnings denied.
+lint:
+    cargo clippy --workspace --all-targets --locked -- -D warnings
+
+# Licences, sources, and the crates' directions. Not advisories, whose database must be fetched: that belongs to a release.
+deny:
+    cargo deny --log-level error --locked check bans licenses sources
+
+# Crates that are in the tree in more than one version.
+duplicates:
+    cargo deny --hide-inclusion-graph check bans
+
+# Dependencies that nothing uses.
+unused:
+    cargo machete
+
+# All tests that need no cluster; they start their own PostgreSQL.
+test *arguments:
+    cargo test --workspace --locked {{ arguments }}
+
+# The cluster suite: needs a KUBECONFIG.
+test-cluster *arguments:
+    cargo test -p strongroom-tests --test cluster --locked {{ arguments }}
+
+# Write the offline data of the checked queries (.sqlx) anew, against a private PostgreSQL with all migrations. Needs psql.
+prepare-sqlx:
+    cargo run --quiet -p strongroom-local --example with-postgres -- just _prepare-sqlx
+
+# The path must be absolute: each crate is compiled in its own directory. Touched, because cargo does not see that the database changed.
+_prepare-sqlx:
+    for migration in migrations/*.sql; do psql --quiet --no-psqlrc --set ON_ERROR_STOP=1 --file "$migration" "$DATABASE_URL"; done
+    mkdir -p .sqlx && rm -f .sqlx/query-*.json
+    touch store/src/lib.rs
+    SQLX_OFFLINE_DIR="$PWD/.sqlx" cargo --config 'env.SQLX_OFFLINE.value="false"' check -p strongroom-store --all-targets
+
+# Is the committed offline data what `prepare-sqlx` writes?
+check-sqlx: prepare-sqlx
+    git diff --exit-code --stat -- .sqlx
+    test -z "$(git status --porcelain -- .sqlx)"
+
+# Look at changed snapshots. Needs cargo-insta.
+review:
+    cargo insta review --workspace
+
+# Container images `strongroom/{server,injector,agent}:trial`.
+images *arguments:
+    deploy/build-images.sh {{ arguments }}

@@ -1,0 +1,98 @@
+//! What every operation needs.
+
+use crate::{audit::AuditWriter, cluster::Reviewers, failure::Failure, instance::Instance, metrics as names, watchers::Watchers};
+use std::{net::IpAddr, sync::Arc};
+use strongroom_core::{Action, AuditEvent, Clock, Decision, Identity, MacRow, RoleName, Unverified, Verified};
+use strongroom_crypto::Keyring;
+use strongroom_policy::Engine;
+use strongroom_store::{AuditRow, Store, Transaction, insert_events};
+use time::OffsetDateTime;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+/// The running server.
+#[derive(Debug)]
+pub struct App {
+    /// The instance and its keyring.
+    pub instance: Instance,
+    /// The database.
+    pub store: Store,
+    /// The policy engine.
+    pub engine: Engine,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// The audit writer.
+    pub audit: AuditWriter,
+    /// Open watches.
+    pub watchers: Arc<Watchers>,
+    /// Clients of the registered clusters.
+    pub reviewers: Reviewers,
+    /// The longest life of a session in seconds.
+    pub session_seconds: u32,
+    /// Turns true when the server stops.
+    pub stop: watch::Receiver<bool>,
+}
+
+/// A request as operations see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin {
+    /// Its id, given to the caller with every answer.
+    pub request_id: Uuid,
+    /// The peer's address.
+    pub source: Option<IpAddr>,
+}
+
+/// An authenticated caller.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// Who.
+    pub identity: Identity,
+    /// The one role the session is narrowed to.
+    pub role: Option<RoleName>,
+    /// When the credential ends.
+    pub expires_at: OffsetDateTime,
+    /// The request.
+    pub origin: Origin,
+}
+
+impl App {
+    /// The keyring.
+    pub fn keyring(&self) -> &Keyring {
+        &self.instance.keyring
+    }
+
+    /// Checks a row's MAC. A wrong one is counted and logged, and ends the request.
+    pub fn verify<T: MacRow>(&self, row: Unverified<T>) -> Result<Verified<T>, Failure> {
+        self.keyring().verify_row(row).map_err(|tampered| Failure::Integrity(tampered.to_string()))
+    }
+
+    /// Checks the MACs of many rows.
+    pub fn verify_all<T: MacRow>(&self, rows: Vec<Unverified<T>>) -> Result<Vec<Verified<T>>, Failure> {
+        rows.into_iter().map(|row| self.verify(row)).collect()
+    }
+
+    /// An audit event of this moment.
+    pub fn event(&self, origin: Origin, actor: Option<Identity>, action: Action, decision: Decision, outcome: &'static str) -> AuditEvent {
+        AuditEvent {
+            id: Uuid::now_v7(),
+            at: self.clock.now(),
+            request_id: origin.request_id,
+            actor,
+            action,
+            resource: None,
+            version: None,
+            decision,
+            policies: Vec::new(),
+            outcome,
+            source: origin.source,
+        }
+    }
+
+    /// Writes a mutation's event into its transaction.
+    pub async fn record(&self, transaction: &mut Transaction, event: AuditEvent) -> Result<(), Failure> {
+        let row = self.keyring().mac_audit_row(AuditRow::from(event));
+        insert_events(transaction.connection(), &[row]).await?;
+        metrics::counter!(names::AUDIT_EVENTS).increment(1);
+        Ok(())
+    }
+}

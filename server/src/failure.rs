@@ -1,0 +1,92 @@
+//! How an operation fails. It knows no HTTP; `http::problem` maps it.
+
+use strongroom_api::ErrorCode;
+use strongroom_store::{Conflict, StoreError};
+use thiserror::Error;
+
+/// Why an operation did not do what was asked.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Failure {
+    /// The credential is not accepted. The text is for the log, never for the caller.
+    #[error("the credential is not accepted: {0}")]
+    Unauthenticated(&'static str),
+    /// Policy refuses, or nothing allows.
+    #[error("denied")]
+    Denied,
+    /// Nothing there, and the caller may know.
+    #[error("not found")]
+    NotFound,
+    /// The secret is deleted.
+    #[error("the secret is deleted")]
+    Deleted,
+    /// The version has no such field.
+    #[error("no such field")]
+    FieldNotFound,
+    /// The precondition does not hold.
+    #[error("another version is current")]
+    VersionConflict,
+    /// Something of this name exists.
+    #[error("{0} exists already")]
+    Conflict(Conflict),
+    /// Well-formed, but it cannot be; says what and where, never a value.
+    #[error("{0}")]
+    Invalid(String),
+    /// A policy text that is refused; says where.
+    #[error("{0}")]
+    BadPolicy(String),
+    /// Something the answer depends on is away.
+    #[error("unavailable: {0}")]
+    Unavailable(&'static str),
+    /// The commit's answer did not come.
+    #[error("the outcome of the write is unknown")]
+    OutcomeUnknown,
+    /// The audit event could not be written.
+    #[error("the audit event could not be written")]
+    AuditUnavailable,
+    /// A row or a sealed value is not what Strongroom wrote.
+    #[error("integrity: {0}")]
+    Integrity(String),
+    /// A defect.
+    #[error("internal")]
+    Internal(#[source] anyhow::Error),
+}
+
+impl Failure {
+    /// The stable code that callers and the audit log are given.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Unauthenticated(_) => ErrorCode::Unauthenticated,
+            Self::Denied => ErrorCode::Forbidden,
+            Self::NotFound => ErrorCode::NotFound,
+            Self::Deleted => ErrorCode::SecretDeleted,
+            Self::FieldNotFound => ErrorCode::FieldNotFound,
+            Self::VersionConflict => ErrorCode::VersionConflict,
+            Self::Conflict(_) => ErrorCode::AlreadyExists,
+            Self::Invalid(_) => ErrorCode::UnprocessableContent,
+            Self::BadPolicy(_) => ErrorCode::BadPolicy,
+            Self::Unavailable(_) | Self::OutcomeUnknown => ErrorCode::Unavailable,
+            Self::AuditUnavailable => ErrorCode::AuditUnavailable,
+            Self::Integrity(_) => ErrorCode::Integrity,
+            Self::Internal(_) => ErrorCode::Internal,
+        }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Conflict(conflict) => Self::Conflict(conflict),
+            StoreError::Unavailable(error) => {
+                tracing::warn!(error = %error, "the database is not available");
+                Self::Unavailable("the database")
+            }
+            StoreError::OutcomeUnknown(error) => {
+                tracing::warn!(error = %error, "the outcome of a commit is unknown");
+                Self::OutcomeUnknown
+            }
+            error @ StoreError::Corrupt { .. } => Self::Integrity(error.to_string()),
+            other => Self::Internal(anyhow::Error::new(other)),
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! JSON bodies, read with a limit and a deadline, wiped afterwards. `axum::Json` is not used: its rejections repeat what was sent.
+
+use super::problem::Refusal;
+use crate::app::{App, Origin};
+use axum::{
+    extract::{FromRequest, Request},
+    http::{HeaderMap, header},
+};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
+use std::{sync::Arc, time::Duration};
+use strongroom_api::ErrorCode;
+use zeroize::Zeroizing;
+
+/// A payload of 1 MiB as base64 or as escaped JSON, and its wrapping.
+const MAX_BODY: usize = 3 * 1024 * 1024;
+/// For the whole body to arrive.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A parsed body.
+pub(super) struct JsonBody<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<Arc<App>> for JsonBody<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, _: &Arc<App>) -> Result<Self, Refusal> {
+        let origin = *request.extensions().get::<Origin>().expect("identify() ran first");
+        let refuse = |code, detail| Refusal::new(code, detail, origin.request_id);
+        if !is_json(request.headers()) {
+            return Err(refuse(ErrorCode::UnsupportedMediaType, None));
+        }
+        let body = Limited::new(request.into_body(), MAX_BODY);
+        let collected = match tokio::time::timeout(PATIENCE, body.collect()).await {
+            Ok(Ok(collected)) => collected,
+            Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(refuse(ErrorCode::BodyTooLarge, None)),
+            Ok(Err(_)) => return Err(refuse(ErrorCode::BadBody, Some("the body did not arrive whole".to_owned()))),
+            Err(_) => return Err(refuse(ErrorCode::BadBody, Some("the body did not arrive in 10 seconds".to_owned()))),
+        };
+        let bytes = Zeroizing::new(Vec::from(collected.to_bytes()));
+        serde_json::from_slice(&bytes).map(Self).map_err(|error| {
+            let place = format!("line {} column {}: {}", error.line(), error.column(), harmless(&error.to_string()));
+            refuse(ErrorCode::BadBody, Some(place))
+        })
+    }
+}
+
+/// An error's message without what it repeats of the input. serde quotes the offending value before ", expected": only what follows is kept. Messages
+/// that do not quote (a missing field, a syntax error, our own parsers') stay whole, without the place that is said already.
+pub(crate) fn harmless(message: &str) -> &str {
+    let message = message.rsplit_once(" at line ").map_or(message, |(message, _)| message);
+    let quotes = ["invalid type", "invalid value", "invalid length", "unknown field", "unknown variant"];
+    if quotes.iter().any(|quote| message.starts_with(quote)) {
+        match message.rsplit_once(", expected") {
+            Some((quoted, _)) => &message[quoted.len() + 2..],
+            None => "not what is expected here",
+        }
+    } else {
+        message
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|value| {
+        value.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::harmless;
+    use strongroom_api::{login::Login, secrets::PutSecret, watch::Watch};
+
+    #[test]
+    fn rejections_never_repeat_what_was_sent() {
+        let canary = "hunter2-canary";
+        for body in [
+            r#""hunter2-canary""#,
+            r#"{"fields":"hunter2-canary"}"#,
+            r#"{"fields":{"a":{"hunter2-canary":1}}}"#,
+            r#"{"fields":{"hunter2-canary/x":"y"}}"#,
+            r#"{"hunter2-canary":1}"#,
+            r#"{"hunter2-canary, expected hunter2-canary":1}"#,
+            r#"{"fields":{"a":"hunter2-canary"#,
+            r#"{"raw":["hunter2-canary"]}"#,
+            r#"{"reason":{"hunter2-canary":2}}"#,
+        ] {
+            let error = serde_json::from_str::<PutSecret>(body).unwrap_err().to_string();
+            assert!(!harmless(&error).contains(canary), "{body}: {}", harmless(&error));
+        }
+        let error = serde_json::from_str::<Login>(r#"{"token":["hunter2-canary"]}"#).unwrap_err().to_string();
+        assert!(!harmless(&error).contains(canary));
+        let error = serde_json::from_str::<Watch>(r#"{"secrets":[{"path":"hunter2-canary","held":0}]}"#).unwrap_err().to_string();
+        assert!(!harmless(&error).contains(canary));
+    }
+}

@@ -1,0 +1,35 @@
+//! `/healthz`, `/readyz`, `/metrics`. None needs a credential; none says anything about secrets.
+
+use crate::{app::App, metrics as names};
+use axum::{
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use std::{sync::Arc, time::Duration};
+
+/// The process answers.
+pub(super) async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// The database answers within a second, and the server is not stopping.
+pub(super) async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, &'static str) {
+    if *app.stop.borrow() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
+    }
+    match tokio::time::timeout(Duration::from_secs(1), app.store.ping()).await {
+        Ok(Ok(())) => (StatusCode::OK, "ok\n"),
+        _ => (StatusCode::SERVICE_UNAVAILABLE, "the database does not answer\n"),
+    }
+}
+
+/// Metrics in Prometheus' text format.
+pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
+    let (open, idle) = app.store.connections();
+    metrics::gauge!(names::DATABASE_CONNECTIONS, "state" => "open").set(f64::from(open));
+    metrics::gauge!(names::DATABASE_CONNECTIONS, "state" => "idle").set(u32::try_from(idle).map_or(f64::MAX, f64::from));
+    let handle = names::handle();
+    handle.run_upkeep();
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], handle.render()).into_response()
+}

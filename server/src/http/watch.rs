@@ -1,0 +1,52 @@
+//! `/api/v1/watch`: server-sent events.
+
+use super::{body::JsonBody, caller::Authenticated, problem::Refusal};
+use crate::{
+    app::App,
+    operations::watch::{self as operations, Event, Stream},
+};
+use axum::{
+    body::Body,
+    extract::State,
+    http::{HeaderValue, header},
+    response::Response,
+};
+use bytes::Bytes;
+use futures_util::stream;
+use std::{convert::Infallible, fmt::Write as _, sync::Arc};
+use strongroom_api::watch::Watch;
+
+/// Streams changes until the session ends.
+pub(super) async fn watch(
+    State(app): State<Arc<App>>,
+    Authenticated(caller): Authenticated,
+    JsonBody(request): JsonBody<Watch>,
+) -> Result<Response, Refusal> {
+    let origin = caller.origin;
+    let stream = operations::begin(app, caller, request).await.map_err(|failure| Refusal::from_failure(failure, origin))?;
+    let events = stream::unfold(stream, |mut stream: Stream| async move {
+        let event = stream.next().await?;
+        Some((Ok::<_, Infallible>(Bytes::from(written(&event))), stream))
+    });
+    let mut response = Response::new(Body::from_stream(events));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    Ok(response)
+}
+
+fn written(event: &Event) -> String {
+    let mut text = String::new();
+    match event {
+        Event::Changes(changes) => {
+            for change in changes {
+                let data = serde_json::to_string(change).expect("a change is JSON");
+                write!(text, "event: change\ndata: {data}\n\n").expect("a string takes all");
+            }
+        }
+        Event::Heartbeat => text.push_str("event: heartbeat\n\n"),
+        Event::End(end) => {
+            let data = serde_json::to_string(end).expect("an end is JSON");
+            write!(text, "event: end\ndata: {data}\n\n").expect("a string takes all");
+        }
+    }
+    text
+}

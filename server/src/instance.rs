@@ -1,0 +1,156 @@
+//! The instance and its keyring: opened at each start, made at the first.
+
+use crate::failure::Failure;
+use std::sync::Arc;
+use strongroom_core::{Clock, InstanceId, Verified};
+use strongroom_crypto::{Keyring, KeyringError, KeyringMac, RootKeyProvider, Tampered, WrappedPurposeKey, WrappedTerm};
+use strongroom_store::{
+    Connection, InstanceKind, InstanceRow, PurposeKeyRow, RevisionRow, Store, StoreError, TermRow, insert_instance, insert_purpose_key,
+    insert_revision, insert_term, instance, lock_instance, purpose_keys, terms,
+};
+use thiserror::Error;
+use uuid::Uuid;
+
+/// An open instance.
+#[derive(Clone, Debug)]
+pub struct Instance {
+    /// Its id.
+    pub id: InstanceId,
+    /// Its name.
+    pub name: String,
+    /// Its keys.
+    pub keyring: Arc<Keyring>,
+}
+
+/// Why an instance does not open. Nothing was changed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum CannotOpen {
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The root key does not fit, or a wrapped key is damaged.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    /// A row was changed.
+    #[error(transparent)]
+    Tampered(#[from] Tampered),
+    /// The database belongs to an instance of the other kind.
+    #[error("this database belongs to an instance of kind {found}, and these settings say {wanted}; nothing was changed")]
+    OtherKind {
+        /// What the database says.
+        found: &'static str,
+        /// What the settings say.
+        wanted: &'static str,
+    },
+    /// The database belongs to an instance of another name.
+    #[error("this database belongs to the instance {found:?}, and these settings say {wanted:?} (names of instances never change); nothing was changed")]
+    OtherName {
+        /// What the database says.
+        found: String,
+        /// What the settings say.
+        wanted: String,
+    },
+    /// The keyring's rows do not fit together.
+    #[error("the keyring's rows hold what Strongroom never writes")]
+    Corrupt,
+}
+
+/// Opens the instance, or makes it where the database is empty. Safe with several processes starting at once: one makes it, the rest open it.
+pub async fn open_or_create(
+    store: &Store,
+    root: &dyn RootKeyProvider,
+    name: &str,
+    kind: InstanceKind,
+    clock: &dyn Clock,
+) -> Result<Instance, CannotOpen> {
+    let mut transaction = store.begin().await?;
+    lock_instance(transaction.connection()).await?;
+    let opened = match instance(transaction.connection()).await? {
+        Some(row) => {
+            let (row, keyring) = open(transaction.connection(), root, row).await?;
+            if row.kind != kind {
+                return Err(CannotOpen::OtherKind { found: row.kind.as_str(), wanted: kind.as_str() });
+            }
+            if row.name != name {
+                return Err(CannotOpen::OtherName { found: row.name.clone(), wanted: name.to_owned() });
+            }
+            Instance { id: row.id, name: row.name.clone(), keyring: Arc::new(keyring) }
+        }
+        None => create(transaction.connection(), root, name, kind, clock).await?,
+    };
+    transaction.commit().await?;
+    Ok(opened)
+}
+
+/// The instance's row, checked, and the keyring that checked it.
+pub(crate) async fn open(
+    connection: &mut Connection,
+    root: &dyn RootKeyProvider,
+    row: strongroom_core::Unverified<InstanceRow>,
+) -> Result<(Verified<InstanceRow>, Keyring), CannotOpen> {
+    // The MAC's key stands in the row that it authenticates: it is sealed under the root key for the id that the row claims, so it opens for no other.
+    let (id, wrapped) = row.claimed(|row| (row.id, row.keyring_mac_key.clone()));
+    let mac = KeyringMac::open(root, id, &wrapped)?;
+    let row = mac.verify_row(row)?;
+    let mut wrapped_terms = Vec::new();
+    for term in terms(connection).await? {
+        let term = mac.verify_row(term)?;
+        let state = term.state.parse().map_err(|_| CannotOpen::Corrupt)?;
+        wrapped_terms.push(WrappedTerm { term: term.term, state, wrapped: term.wrapped.clone() });
+    }
+    let mut wrapped_keys = Vec::new();
+    for key in purpose_keys(connection).await? {
+        let key = mac.verify_row(key)?;
+        wrapped_keys.push(WrappedPurposeKey {
+            purpose: key.purpose.parse().map_err(|_| CannotOpen::Corrupt)?,
+            generation: key.generation,
+            term: key.term,
+            state: key.state.parse().map_err(|_| CannotOpen::Corrupt)?,
+            wrapped: key.wrapped.clone(),
+        });
+    }
+    Ok((row, Keyring::open(root, mac, &wrapped_terms, &wrapped_keys)?))
+}
+
+async fn create(
+    connection: &mut Connection,
+    root: &dyn RootKeyProvider,
+    name: &str,
+    kind: InstanceKind,
+    clock: &dyn Clock,
+) -> Result<Instance, CannotOpen> {
+    let id = InstanceId(Uuid::new_v4());
+    let created_at = clock.now();
+    let (keyring, wrapped) = Keyring::create(root, id)?;
+    let row = InstanceRow { id, name: name.to_owned(), kind, created_at, admin_claimed_at: None, keyring_mac_key: wrapped.mac_key };
+    insert_instance(connection, &keyring.mac_keyring_row(row)).await?;
+    for term in wrapped.terms {
+        let row = TermRow { term: term.term, state: term.state.as_str().to_owned(), wrapped: term.wrapped, created_at };
+        insert_term(connection, &keyring.mac_keyring_row(row)).await?;
+    }
+    for key in wrapped.purpose_keys {
+        let row = PurposeKeyRow {
+            purpose: key.purpose.as_str().to_owned(),
+            generation: key.generation,
+            term: key.term,
+            state: key.state.as_str().to_owned(),
+            wrapped: key.wrapped,
+            created_at,
+        };
+        insert_purpose_key(connection, &keyring.mac_keyring_row(row)).await?;
+    }
+    insert_revision(connection, &keyring.mac_row(RevisionRow { revision: 1 })).await?;
+    tracing::info!(instance = %id, name, kind = kind.as_str(), "a new instance was made");
+    Ok(Instance { id, name: name.to_owned(), keyring: Arc::new(keyring) })
+}
+
+impl From<CannotOpen> for Failure {
+    fn from(error: CannotOpen) -> Self {
+        match error {
+            CannotOpen::Store(error) => error.into(),
+            CannotOpen::Tampered(error) => Self::Integrity(error.to_string()),
+            other => Self::Internal(anyhow::Error::new(other)),
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! `strongroom-server`.
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+use std::{io::Write as _, path::PathBuf};
+use strongroom_core::{SecretBytes, SystemClock};
+use strongroom_server::{
+    Server, Settings,
+    app::Origin,
+    init::Init,
+    open_app,
+    operations::claim::{ADMIN, claim},
+    process,
+    settings::DATABASE_URL_VARIABLE,
+};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// The Strongroom server.
+#[derive(Parser)]
+#[command(version)]
+struct Command {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Serve until SIGTERM or SIGINT.
+    Run(SettingsFile),
+    /// Make what a trial needs: root key, certificate and CA, settings.
+    Init(InitArguments),
+    /// What can be done only where the server runs.
+    Admin {
+        #[command(subcommand)]
+        verb: AdminVerb,
+    },
+}
+
+#[derive(Subcommand)]
+enum AdminVerb {
+    /// Give the first admin a short-lived token, once for ever. The token is all that is printed to standard output.
+    Claim {
+        #[command(flatten)]
+        settings: SettingsFile,
+        /// How long the token lives, in minutes; at most 1440.
+        #[arg(long, default_value_t = 60)]
+        minutes: u32,
+    },
+}
+
+#[derive(Args)]
+struct SettingsFile {
+    /// The settings file.
+    #[arg(long, env = "STRONGROOM_SETTINGS", default_value = "/etc/strongroom/server.toml")]
+    settings: PathBuf,
+}
+
+#[derive(Args)]
+struct InitArguments {
+    /// The directory to make it in.
+    #[arg(long)]
+    out: PathBuf,
+    /// The instance's name; it never changes.
+    #[arg(long, default_value = "trial")]
+    instance: String,
+    /// The name that the cluster will be registered under.
+    #[arg(long, default_value = "trial")]
+    cluster: String,
+    /// A name or address the server is reached by; the first is what agents are told. May be repeated.
+    #[arg(long = "host", default_values = ["strongroom.strongroom.svc", "strongroom.strongroom.svc.cluster.local", "localhost", "127.0.0.1"])]
+    hosts: Vec<String>,
+    /// The port to listen on.
+    #[arg(long, default_value_t = 8443)]
+    port: u16,
+    /// The address to listen on.
+    #[arg(long, default_value = "0.0.0.0")]
+    listen: String,
+    /// A file with the database's URL (or set STRONGROOM_DATABASE_URL); it is copied into the directory. Without it, the server reads the variable itself.
+    #[arg(long)]
+    database_url_file: Option<PathBuf>,
+    /// PEM of the CA that the database's certificate must chain to.
+    #[arg(long)]
+    database_ca: Option<PathBuf>,
+    /// The agent's image.
+    #[arg(long, default_value = "strongroom/agent:trial")]
+    agent_image: String,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    match Command::parse().verb {
+        Verb::Run(file) => run(&file).await,
+        Verb::Init(arguments) => init(arguments),
+        Verb::Admin { verb: AdminVerb::Claim { settings, minutes } } => admin_claim(&settings, minutes).await,
+    }
+}
+
+async fn run(file: &SettingsFile) -> anyhow::Result<()> {
+    let settings = Settings::load(&file.settings)?;
+    process::log(&settings.log)?;
+    process::harden();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let server = Server::start(&settings).await.inspect_err(|error| tracing::error!(error = format!("{error:#}"), "the server does not start"))?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping");
+    server.stop().await;
+    Ok(())
+}
+
+fn init(arguments: InitArguments) -> anyhow::Result<()> {
+    let read = |path: PathBuf| std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()));
+    let database_url = match (arguments.database_url_file, std::env::var(DATABASE_URL_VARIABLE).ok()) {
+        (Some(_), Some(_)) => anyhow::bail!("the database is given twice: by --database-url-file and by {DATABASE_URL_VARIABLE}; keep one"),
+        (Some(path), None) => Some(SecretBytes::from(read(path)?.trim_end().to_owned())),
+        (None, Some(url)) => Some(SecretBytes::from(url)),
+        (None, None) => None,
+    };
+    let directory = arguments.out.clone();
+    Init {
+        directory: arguments.out,
+        instance: arguments.instance,
+        kind: "production",
+        cluster: arguments.cluster,
+        hosts: arguments.hosts,
+        port: arguments.port,
+        listen: arguments.listen,
+        database_url,
+        database_ca: arguments.database_ca.map(read).transpose()?,
+        agent_image: arguments.agent_image,
+    }
+    .run(&SystemClock)?;
+    eprintln!("made root.key, ca.crt, tls.crt, tls.key, server.toml and injector.toml in {}", directory.display());
+    eprintln!("keep root.key safe, and keep a copy elsewhere: without it nothing in the database can be read again");
+    Ok(())
+}
+
+async fn admin_claim(file: &SettingsFile, minutes: u32) -> anyhow::Result<()> {
+    let settings = Settings::load(&file.settings)?;
+    process::log("warn")?;
+    process::harden();
+    let (_stop, stopped) = tokio::sync::watch::channel(false);
+    let (app, background) = open_app(&settings, stopped).await?;
+    let origin = Origin { request_id: uuid::Uuid::now_v7(), source: None };
+    let outcome = claim(&app, origin, time::Duration::minutes(i64::from(minutes))).await;
+    drop(app);
+    background.finish().await;
+    let (token, expires_at) = outcome?;
+    eprintln!("user:{ADMIN} is the first admin; the token is shown this once and ends at {expires_at}");
+    // Exposed to the person who claims it: the only place where an issued token is printed.
+    let mut out = std::io::stdout().lock();
+    out.write_all(token.expose_bytes())?;
+    out.write_all(b"\n")?;
+    Ok(())
+}

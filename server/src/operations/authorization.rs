@@ -1,0 +1,148 @@
+//! From a caller to a decision: the rows that can concern him, checked, and one question to the policy engine.
+
+use crate::{
+    app::{App, Caller},
+    failure::Failure,
+    metrics as names,
+};
+use strongroom_core::{
+    Action, Decision, FolderPath, Identity, MemberPattern, PrincipalRef, ProjectId, ProjectName, RoleName, Scope, Verified,
+};
+use strongroom_policy::{DenialReason, Denied, Grant, GrantRule, GrantScope, Request, Resource, Slice, TextPolicy, principal_keys};
+use strongroom_store::{Connection, GrantRow, PolicyRow, grants_for, policies_for, roles_for};
+
+/// The rules that can concern a caller in one project, and the roles he is in there.
+#[derive(Debug)]
+pub struct Rules {
+    roles: Vec<RoleName>,
+    slice: Slice,
+}
+
+impl Rules {
+    /// Whether the caller is in a role.
+    pub fn is_member(&self, role: &RoleName) -> bool {
+        self.roles.contains(role)
+    }
+}
+
+/// Reads and checks the rules that can concern `caller` in a project, and those of the instance. Where there is no project, only the latter.
+pub async fn rules(
+    app: &App,
+    connection: &mut Connection,
+    caller: &Caller,
+    project: Option<(ProjectId, &ProjectName)>,
+) -> Result<Rules, Failure> {
+    let mut roles = Vec::new();
+    if let Some((id, name)) = project {
+        for (role, member) in roles_for(connection, id, &member_patterns(&caller.identity)).await? {
+            let (role, member) = (app.verify(role)?, app.verify(member)?);
+            let pattern = MemberPattern::parse(&member.pattern).map_err(|_| corrupt("role_members.pattern"))?;
+            // The query found it by text; the pattern itself decides.
+            if pattern.matches(&caller.identity) {
+                roles.push(RoleName::new(name.clone(), &role.name).map_err(|_| corrupt("roles.name"))?);
+            }
+        }
+        roles.sort();
+        roles.dedup();
+    }
+    let principals = principal_keys(&caller.identity, &roles);
+    let grants = app.verify_all(grants_for(connection, project.map(|(id, _)| id), &principals).await?)?;
+    let policies = match project {
+        Some((id, _)) => app.verify_all(policies_for(connection, id, &principals).await?)?,
+        None => Vec::new(),
+    };
+    let slice = Slice {
+        grants: grants.iter().map(grant_rule).collect::<Result<_, _>>()?,
+        policies: policies.iter().map(|row| text_policy(row, project.map(|(_, name)| name))).collect::<Result<_, _>>()?,
+    };
+    Ok(Rules { roles, slice })
+}
+
+/// Decides, and counts a refusal; an evaluation error is an alarm as well.
+pub fn decide(app: &App, caller: &Caller, rules: &Rules, action: Action, resource: Resource<'_>) -> Result<Grant, Denied> {
+    ask(app, caller, rules, action, resource).inspect_err(|denied| {
+        metrics::counter!(names::DENIED, "action" => action.as_str()).increment(1);
+        if denied.is_alarm() {
+            metrics::counter!(names::EVALUATION_ERRORS).increment(1);
+            tracing::error!(request_id = %caller.origin.request_id, policies = ?denied.policies, "policies failed to evaluate; the request is denied");
+        }
+    })
+}
+
+/// Whether something is shown to the caller: for the entries of a list, where leaving one out is no refusal.
+pub fn may(app: &App, caller: &Caller, rules: &Rules, action: Action, resource: Resource<'_>) -> bool {
+    ask(app, caller, rules, action, resource).is_ok()
+}
+
+/// A session narrowed to one role must be allowed twice: as the whole identity, so that no forbid is lost, and by that role's grants alone.
+fn ask(app: &App, caller: &Caller, rules: &Rules, action: Action, resource: Resource<'_>) -> Result<Grant, Denied> {
+    let request = Request { identity: &caller.identity, roles: &rules.roles, action, resource };
+    let grant = app.engine.authorize(&request, &rules.slice)?;
+    let Some(role) = &caller.role else { return Ok(grant) };
+    let roles: Vec<_> = rules.roles.iter().filter(|r| *r == role).cloned().collect();
+    let principal = PrincipalRef::Role(role.clone());
+    let grants = rules.slice.grants.iter().filter(|grant| grant.principal == principal).cloned().collect();
+    let slice = Slice { grants, policies: rules.slice.policies.clone() };
+    app.engine.authorize(&Request { roles: &roles, ..request }, &slice)
+}
+
+/// Decides, and where it is a refusal commits its audit event before the caller hears of it.
+pub async fn authorize(app: &App, caller: &Caller, rules: &Rules, action: Action, resource: Resource<'_>) -> Result<Grant, Failure> {
+    match decide(app, caller, rules, action, resource) {
+        Ok(grant) => Ok(grant),
+        Err(denied) => {
+            let mut event = app.event(caller.origin, Some(caller.identity.clone()), action, Decision::Denied, "forbidden");
+            event.resource = Some(resource.name());
+            event.policies = match denied.reason {
+                DenialReason::NoPermit => Vec::new(),
+                _ => denied.policies,
+            };
+            app.audit.commit(event).await?;
+            Err(Failure::Denied)
+        }
+    }
+}
+
+/// The grant's row as a rule.
+pub fn grant_rule(row: &Verified<GrantRow>) -> Result<GrantRule, Failure> {
+    let actions = row.actions.split(',').map(str::parse).collect::<Result<_, _>>().map_err(|_| corrupt("grants.actions"))?;
+    let scope = match row.scope.as_str() {
+        "instance" => GrantScope::Instance,
+        scope => GrantScope::Within(Scope::parse(scope).map_err(|_| corrupt("grants.scope"))?),
+    };
+    let principal = PrincipalRef::parse(&row.principal).map_err(|_| corrupt("grants.principal"))?;
+    Ok(GrantRule { id: row.id, principal, actions, scope })
+}
+
+/// The names of actions as they stand in a row: in the order of the permission model.
+pub fn action_names(actions: &[Action]) -> String {
+    let names: Vec<_> = Action::ALL.into_iter().filter(|action| actions.contains(action)).map(Action::as_str).collect();
+    names.join(",")
+}
+
+/// A folder that is the whole project.
+pub fn whole_project(name: &ProjectName) -> FolderPath {
+    FolderPath::parse(&format!("{name}/")).expect("a project's name with a slash is a folder")
+}
+
+fn text_policy(row: &Verified<PolicyRow>, project: Option<&ProjectName>) -> Result<TextPolicy, Failure> {
+    let project = project.ok_or_else(|| corrupt("policies.project_id"))?;
+    Ok(TextPolicy { id: row.id, name: row.name.clone(), text: row.text.clone(), project: Some(project.clone()) })
+}
+
+/// Every pattern that can match an identity: `*` stands only for the whole cluster or the whole account, so there are four for a workload.
+fn member_patterns(identity: &Identity) -> Vec<String> {
+    match identity {
+        Identity::Workload { workload, .. } => {
+            let (cluster, namespace, account) = (workload.cluster(), workload.namespace(), workload.service_account());
+            [(cluster, account), ("*", account), (cluster, "*"), ("*", "*")]
+                .map(|(cluster, account)| format!("workload:{cluster}/{namespace}/{account}"))
+                .to_vec()
+        }
+        other => vec![other.principal()],
+    }
+}
+
+fn corrupt(column: &'static str) -> Failure {
+    Failure::Integrity(format!("{column} holds what Strongroom never writes"))
+}

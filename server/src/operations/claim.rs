@@ -1,0 +1,90 @@
+//! The first admin: claimed once for ever, where the server runs.
+
+use super::{authorization::action_names, revision};
+use crate::{
+    app::{App, Origin},
+    failure::Failure,
+};
+use strongroom_core::{Action, Decision, GrantId, Identity, PrincipalRef, SecretBytes, TokenId};
+use strongroom_crypto::Token;
+use strongroom_policy::GrantRule;
+use strongroom_store::{
+    GrantRow, InstanceRow, TokenRow, insert_grant, insert_token, instance, lock_instance, update_instance,
+};
+use thiserror::Error;
+use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
+
+/// The first admin's name.
+pub const ADMIN: &str = "admin";
+/// The longest life of the token.
+pub const MAX_LIFE: Duration = Duration::hours(24);
+
+/// Why nothing was claimed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ClaimError {
+    /// It was done before.
+    #[error("the first admin was claimed already, at {0}; it can be done once for ever. Log in as an admin, or have one grant you what you need")]
+    Claimed(OffsetDateTime),
+    /// A life of the token that is not allowed.
+    #[error("the token lives 1 second to 24 hours")]
+    Life,
+    /// The rest.
+    #[error(transparent)]
+    Failed(#[from] Failure),
+}
+
+/// Gives `user:admin` the instance and a token that lives for `life`. The transaction locks the instance, so that of two claims one wins.
+pub async fn claim(app: &App, origin: Origin, life: Duration) -> Result<(SecretBytes, OffsetDateTime), ClaimError> {
+    if !(Duration::SECOND..=MAX_LIFE).contains(&life) {
+        return Err(ClaimError::Life);
+    }
+    let mut transaction = app.store.begin().await.map_err(Failure::from)?;
+    lock_instance(transaction.connection()).await.map_err(Failure::from)?;
+    let row = instance(transaction.connection())
+        .await
+        .map_err(Failure::from)?
+        .ok_or_else(|| Failure::Integrity("the instance's row is missing".to_owned()))?;
+    let row = app.keyring().verify_keyring_row(row).map_err(|tampered| Failure::Integrity(tampered.to_string()))?;
+    if let Some(at) = row.admin_claimed_at {
+        return Err(ClaimError::Claimed(at));
+    }
+    let now = app.clock.now();
+    let row = InstanceRow { admin_claimed_at: Some(now), ..row.into_inner() };
+    update_instance(transaction.connection(), &app.keyring().mac_keyring_row(row)).await.map_err(Failure::from)?;
+    revision::advance(app, transaction.connection()).await?;
+
+    let admin = Identity::User { name: ADMIN.to_owned() };
+    let principal = admin.principal();
+    let rule = GrantRule::instance_admin(GrantId(Uuid::now_v7()), PrincipalRef::from(&admin)).map_err(|error| Failure::Internal(error.into()))?;
+    let grant = GrantRow {
+        id: rule.id,
+        project: None,
+        principal: principal.clone(),
+        actions: action_names(&rule.actions),
+        scope: "instance".to_owned(),
+        author: "claim".to_owned(),
+        created_at: now,
+    };
+    insert_grant(transaction.connection(), &app.keyring().mac_row(grant)).await.map_err(Failure::from)?;
+
+    let token = Token::generate();
+    let hash = app.keyring().token_hash(&token);
+    let expires_at = now + life;
+    let row = TokenRow {
+        id: TokenId(Uuid::now_v7()),
+        generation: hash.generation,
+        hash: hash.hash.to_vec(),
+        principal,
+        expires_at,
+        author: "claim".to_owned(),
+        created_at: now,
+    };
+    insert_token(transaction.connection(), &app.keyring().mac_row(row)).await.map_err(Failure::from)?;
+    let mut event = app.event(origin, Some(admin), Action::ClaimAdmin, Decision::Allowed, "ok");
+    event.resource = Some("instance".to_owned());
+    app.record(&mut transaction, event).await?;
+    transaction.commit().await.map_err(Failure::from)?;
+    Ok((token.into_bytes(), expires_at))
+}

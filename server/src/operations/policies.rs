@@ -1,0 +1,61 @@
+//! Free-text Cedar policies of a project.
+
+use super::change::{Change, audited, look};
+use crate::{
+    app::{App, Caller},
+    failure::Failure,
+};
+use strongroom_api::access::Policy;
+use strongroom_core::{Action, PolicyId, ProjectName};
+use strongroom_store::{PolicyRow, delete_policy, policies_of_project, upsert_policy};
+use uuid::Uuid;
+
+/// Writes a policy, or replaces the one of its name.
+pub async fn put(app: &App, caller: &Caller, policy: Policy) -> Result<Policy, Failure> {
+    let resource = format!("policy:{}", policy.project);
+    let outcome = try_put(app, caller, policy).await;
+    audited(app, caller, Action::ManagePolicies, resource, outcome).await
+}
+
+async fn try_put(app: &App, caller: &Caller, policy: Policy) -> Result<Policy, Failure> {
+    // The check costs time; only who may manage policies may spend it.
+    let (mut change, project) = Change::in_project(app, caller, Action::ManagePolicies, &policy.project).await?;
+    let checked = app
+        .engine
+        .check_policy(Some(&policy.project), &policy.name, &policy.text)
+        .map_err(|problem| Failure::BadPolicy(problem.to_string()))?;
+    let row = PolicyRow {
+        id: PolicyId(Uuid::now_v7()),
+        project: project.id,
+        name: checked.name().to_owned(),
+        text: checked.text().to_owned(),
+        principal_key: checked.principal_key().map(str::to_owned),
+        author: caller.identity.principal(),
+        created_at: app.clock.now(),
+    };
+    upsert_policy(change.connection(), &app.keyring().mac_row(row)).await?;
+    change.commit(app, caller, format!("policy:{}/{}", policy.project, policy.name)).await?;
+    Ok(policy)
+}
+
+/// A project's policies, by name.
+pub async fn list(app: &App, caller: &Caller, project: &ProjectName) -> Result<Vec<Policy>, Failure> {
+    let mut connection = app.store.reader().await?;
+    let row = look(app, &mut connection, caller, Action::ManagePolicies, project).await?;
+    let rows = app.verify_all(policies_of_project(&mut connection, row.id).await?)?;
+    Ok(rows.into_iter().map(|row| Policy { project: project.clone(), name: row.name.clone(), text: row.text.clone() }).collect())
+}
+
+/// Removes a policy.
+pub async fn delete(app: &App, caller: &Caller, project: &ProjectName, name: &str) -> Result<(), Failure> {
+    let outcome = try_delete(app, caller, project, name).await;
+    audited(app, caller, Action::ManagePolicies, format!("policy:{project}"), outcome).await
+}
+
+async fn try_delete(app: &App, caller: &Caller, project: &ProjectName, name: &str) -> Result<(), Failure> {
+    let (mut change, row) = Change::in_project(app, caller, Action::ManagePolicies, project).await?;
+    if !delete_policy(change.connection(), row.id, name).await? {
+        return Err(Failure::NotFound);
+    }
+    change.commit(app, caller, format!("policy:{project}/{name}")).await
+}

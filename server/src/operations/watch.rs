@@ -1,0 +1,156 @@
+//! Watching secrets: authorised when the watch begins and again at every event.
+
+use super::{authorization, projects::with_rules};
+use crate::{
+    app::{App, Caller},
+    failure::Failure,
+    metrics as names,
+    serve::stopped,
+    watchers::Watcher,
+};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use strongroom_api::watch::{Change, End, EndReason, MAX_WATCHED, Watch};
+use strongroom_core::{Action, Decision, SecretPath, VersionSelector};
+use strongroom_policy::Resource;
+use strongroom_store::find_secret;
+use tokio::{sync::watch::Receiver, time::Instant};
+
+/// At least this often something is sent, so that both sides notice a connection that is only half there.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// What a stream sends.
+#[derive(Debug)]
+pub enum Event {
+    /// A watched version is another one now.
+    Changes(Vec<Change>),
+    /// Nothing, but the connection is alive.
+    Heartbeat,
+    /// The last event.
+    End(End),
+}
+
+/// A watch under way.
+#[derive(Debug)]
+pub struct Stream {
+    app: Arc<App>,
+    caller: Caller,
+    watcher: Watcher,
+    /// What is watched of each path, and the version last known to the caller.
+    watched: BTreeMap<SecretPath, Vec<Known>>,
+    ends_at: Instant,
+    stop: Receiver<bool>,
+    /// Changes found before the first wait.
+    pending: Vec<SecretPath>,
+    ended: bool,
+}
+
+#[derive(Debug)]
+struct Known {
+    selector: VersionSelector,
+    alias: Option<String>,
+    version: u64,
+}
+
+/// Begins a watch. Whoever may not read a secret gets no events of it, as if it did not exist.
+pub async fn begin(app: Arc<App>, caller: Caller, request: Watch) -> Result<Stream, Failure> {
+    if request.secrets.is_empty() || request.secrets.len() > MAX_WATCHED {
+        return Err(Failure::Invalid(format!("secrets: 1 to {MAX_WATCHED}")));
+    }
+    let mut watched: BTreeMap<SecretPath, Vec<Known>> = BTreeMap::new();
+    for (index, secret) in request.secrets.into_iter().enumerate() {
+        let selector = match &secret.version {
+            None => VersionSelector::Current,
+            Some(text) => {
+                VersionSelector::parse(text).map_err(|error| Failure::Invalid(format!("secrets[{index}].version: {error}")))?
+            }
+        };
+        watched.entry(secret.path).or_default().push(Known { selector, alias: secret.version, version: secret.held });
+    }
+    let mut event = app.event(caller.origin, Some(caller.identity.clone()), Action::Watch, Decision::Allowed, "ok");
+    event.resource = Some(watched.keys().map(SecretPath::as_str).collect::<Vec<_>>().join(","));
+    app.audit.commit(event).await?;
+    // Registered before the first look, so that no change falls between the two.
+    let watcher = app.watchers.watch(watched.keys().cloned().collect());
+    let left = (caller.expires_at - app.clock.now()).try_into().unwrap_or(Duration::ZERO);
+    let pending = watched.keys().cloned().collect();
+    metrics::gauge!(names::WATCHES).increment(1);
+    Ok(Stream { stop: app.stop.clone(), app, caller, watcher, watched, ends_at: Instant::now() + left, pending, ended: false })
+}
+
+impl Stream {
+    /// The next event; `None` after [`Event::End`].
+    pub async fn next(&mut self) -> Option<Event> {
+        if self.ended {
+            return None;
+        }
+        loop {
+            let changed: Vec<_> = if self.pending.is_empty() {
+                let woken = tokio::select! {
+                    biased;
+                    () = stopped(&mut self.stop) => Err(EndReason::ServerStops),
+                    () = tokio::time::sleep_until(self.ends_at) => Err(EndReason::SessionEnded),
+                    changed = self.watcher.changed() => Ok(changed),
+                    () = tokio::time::sleep(HEARTBEAT) => return Some(Event::Heartbeat),
+                };
+                match woken {
+                    Ok(changed) => changed.into_iter().collect(),
+                    Err(reason) => return self.end(reason),
+                }
+            } else {
+                std::mem::take(&mut self.pending)
+            };
+            let mut changes = Vec::new();
+            for path in &changed {
+                match self.look(path).await {
+                    Ok(found) => changes.extend(found),
+                    Err(failure) => {
+                        tracing::warn!(request_id = %self.caller.origin.request_id, error = %failure, "a watch ends");
+                        return self.end(EndReason::Unavailable);
+                    }
+                }
+            }
+            if !changes.is_empty() {
+                return Some(Event::Changes(changes));
+            }
+        }
+    }
+
+    /// What the database says of a path now, as far as the caller may read it.
+    async fn look(&mut self, path: &SecretPath) -> Result<Vec<Change>, Failure> {
+        let app = &self.app;
+        let mut connection = app.store.reader().await?;
+        let (_, rules) = with_rules(app, &mut connection, &self.caller, &path.project()).await?;
+        let secret = find_secret(&mut connection, path).await?.map(|row| app.verify(row)).transpose()?.filter(|secret| !secret.deleted);
+        drop(connection);
+        let mut changes = Vec::new();
+        for known in self.watched.get_mut(path).into_iter().flatten() {
+            let pointed = secret.as_ref().and_then(|secret| {
+                let version = match &known.selector {
+                    VersionSelector::Current => Some(secret.current_version),
+                    VersionSelector::Previous => secret.previous_version,
+                    VersionSelector::Number(number) => i64::try_from(*number).ok().filter(|number| *number <= secret.latest_version),
+                    VersionSelector::Alias(_) => None,
+                };
+                version.and_then(|version| u64::try_from(version).ok())
+            });
+            let resource = Resource::Secret { path, id: secret.as_ref().map(|secret| secret.id), version: pointed };
+            let version = pointed.filter(|_| authorization::may(app, &self.caller, &rules, Action::Read, resource)).unwrap_or(0);
+            if version != known.version {
+                known.version = version;
+                changes.push(Change { path: path.clone(), alias: known.alias.clone(), version });
+            }
+        }
+        Ok(changes)
+    }
+
+    fn end(&mut self, reason: EndReason) -> Option<Event> {
+        self.ended = true;
+        Some(Event::End(End { reason }))
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        metrics::gauge!(names::WATCHES).decrement(1);
+    }
+}

@@ -1,0 +1,131 @@
+//! A server from its settings: opened, running, stopped.
+
+use crate::{
+    app::App,
+    audit::AuditWriter,
+    cluster::{Reviewers, install_jwt_provider},
+    http,
+    instance::open_or_create,
+    metrics,
+    serve::{serve, tls},
+    settings::Settings,
+    watchers::{Watchers, listen},
+};
+use anyhow::Context as _;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+use strongroom_core::{Clock, SystemClock};
+use strongroom_crypto::RootKey;
+use strongroom_policy::Engine;
+use strongroom_store::{InstanceKind, Options, Store};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+
+/// How long a start waits for the database.
+const DATABASE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running server.
+pub struct Server {
+    address: SocketAddr,
+    stop: watch::Sender<bool>,
+    serving: JoinHandle<()>,
+    listening: JoinHandle<()>,
+    background: Background,
+}
+
+/// What an [`App`] needs beside it.
+pub struct Background {
+    audit: JoinHandle<()>,
+    stores: [Store; 2],
+}
+
+impl Background {
+    /// Waits until every event is written, and closes the database's connections.
+    pub async fn finish(self) {
+        let _ = self.audit.await;
+        for store in self.stores {
+            store.close().await;
+        }
+    }
+}
+
+/// Opens the instance: migrates the database, opens or makes the keyring. `stop` tells streams that the server stops.
+pub async fn open_app(settings: &Settings, stop: watch::Receiver<bool>) -> anyhow::Result<(Arc<App>, Background)> {
+    install_jwt_provider();
+    // The root key first: with none, the database is not even looked at.
+    let root = RootKey::from_file(&settings.root_key)?;
+    let url = settings.database_url.expose_str().context("the database's URL is not text")?;
+    let options = Options {
+        max_connections: settings.database_connections,
+        ca: settings.database_ca.clone(),
+        // A password and every row cross the network otherwise.
+        require_tls: settings.kind == InstanceKind::Production,
+        ..Options::default()
+    };
+    let store = Store::connect(url, &options)?;
+    // Connections of its own: requests that hold one while they wait for their event must not keep the writer from getting any.
+    let audit_store = Store::connect(url, &Options { max_connections: 2, ..options })?;
+    wait_for_database(&store).await?;
+    store.migrate().await?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let instance = open_or_create(&store, &root, &settings.instance, settings.kind, clock.as_ref()).await?;
+    let (audit, writing) = AuditWriter::start(audit_store.clone(), instance.keyring.clone());
+    let app = Arc::new(App {
+        instance,
+        store: store.clone(),
+        engine: Engine::new(),
+        clock,
+        audit,
+        watchers: Arc::new(Watchers::default()),
+        reviewers: Reviewers::new(settings.reviewer_token.clone()),
+        session_seconds: settings.session_seconds,
+        stop,
+    });
+    Ok((app, Background { audit: writing, stores: [store, audit_store] }))
+}
+
+impl Server {
+    /// Starts a server and returns once it listens.
+    pub async fn start(settings: &Settings) -> anyhow::Result<Self> {
+        metrics::handle();
+        let tls = tls(&settings.certificate, &settings.key)?;
+        let listener = TcpListener::bind(settings.listen).await.with_context(|| format!("cannot listen on {}", settings.listen))?;
+        let address = listener.local_addr()?;
+        let (stop, stopped) = watch::channel(false);
+        let (app, background) = open_app(settings, stopped.clone()).await?;
+        let listening = tokio::spawn(listen(app.store.clone(), app.watchers.clone()));
+        let serving = tokio::spawn(serve(listener, tls, http::router(app), settings.connections, stopped));
+        tracing::info!(%address, instance = settings.instance, "serving");
+        Ok(Self { address, stop, serving, listening, background })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops: no new connections, open requests finish, every audit event is written, connections to the database are closed.
+    pub async fn stop(self) {
+        let _ = self.stop.send(true);
+        let _ = self.serving.await;
+        self.listening.abort();
+        let _ = self.listening.await;
+        self.background.finish().await;
+        tracing::info!("stopped");
+    }
+}
+
+async fn wait_for_database(store: &Store) -> anyhow::Result<()> {
+    let until = tokio::time::Instant::now() + DATABASE_PATIENCE;
+    loop {
+        match store.ping().await {
+            Ok(()) => return Ok(()),
+            Err(error) if tokio::time::Instant::now() >= until => {
+                return Err(anyhow::Error::new(error).context("the database did not answer for a minute"));
+            }
+            Err(error) => {
+                let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                tracing::warn!(error = %error, cause, "waiting for the database");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
