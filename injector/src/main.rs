@@ -3,6 +3,7 @@
 use anyhow::Context as _;
 use clap::Parser;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use strongroom_injector::{Settings, run};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -16,9 +17,19 @@ struct Arguments {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
     rustls::crypto::ring::default_provider().install_default().expect("no other provider is installed before main");
-    let settings = Settings::load(&Arguments::parse().config)?;
+    match start(&Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("strongroom-injector: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn start(arguments: &Arguments) -> anyhow::Result<()> {
+    let settings = Settings::load(&arguments.config)?;
     // Other crates' most talkative levels print headers and bodies; what the watch meets, the keeper meets and says as well.
     let filter = format!("warn,kube_runtime=error,strongroom_injector={}", settings.log_level);
     tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init();

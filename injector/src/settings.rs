@@ -107,7 +107,7 @@ pub enum SettingsError {
     },
     /// Not TOML, an unknown name, a missing one, or a value of the wrong type; the message has line and column.
     #[error("settings: {0}")]
-    Toml(#[from] toml::de::Error),
+    Toml(toml::de::Error),
     /// A value that cannot be used.
     #[error("settings: {field}: {problem}")]
     Field {
@@ -157,7 +157,7 @@ impl Settings {
 
     /// Parses settings; `directory` is where a relative `ca_bundle_file` is looked for.
     pub fn parse(text: &str, directory: &Path) -> Result<Self, SettingsError> {
-        let file: Written = toml::from_str(text)?;
+        let file: Written = toml::from_str(text).map_err(SettingsError::Toml)?;
         let pem = match (file.ca_bundle, file.ca_bundle_file) {
             (Some(pem), None) => pem,
             (None, Some(path)) => read(&directory.join(path))?,

@@ -15,7 +15,9 @@ pub(crate) const TOKEN_VOLUME: &str = "strongroom-token";
 
 const BINARY: &str = "/strongroom-agent";
 const SECRETS_DIRECTORY: &str = "/run/strongroom/secrets";
-const TOKEN_DIRECTORY: &str = "/run/strongroom/token";
+/// Where Kubernetes would mount the account's default token, which opens the Kubernetes API: what is mounted there already keeps it away, so the
+/// agent holds the token for our audience only.
+const TOKEN_DIRECTORY: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /// What the agent needs besides the files: its own pages, and what an exec of the probe takes.
 const BASE_MEMORY: u64 = 8 << 20;

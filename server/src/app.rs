@@ -1,6 +1,6 @@
 //! What every operation needs.
 
-use crate::{audit::AuditWriter, cluster::Reviewers, failure::Failure, instance::Instance, metrics as names, watchers::Watchers};
+use crate::{audit::AuditWriter, cluster::Reviewers, failure::Failure, instance::Instance, metrics as names, serve::Deadlines, watchers::Watchers};
 use std::{net::IpAddr, sync::Arc};
 use strongroom_core::{Action, AuditEvent, Clock, Decision, Identity, MacRow, RoleName, Unverified, Verified};
 use strongroom_crypto::Keyring;
@@ -29,6 +29,8 @@ pub struct App {
     pub reviewers: Reviewers,
     /// The longest life of a session in seconds.
     pub session_seconds: u32,
+    /// How long clients may take.
+    pub deadlines: Deadlines,
     /// Turns true when the server stops.
     pub stop: watch::Receiver<bool>,
 }

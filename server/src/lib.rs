@@ -19,5 +19,6 @@ mod server;
 pub mod settings;
 mod watchers;
 
+pub use serve::Deadlines;
 pub use server::{Server, open_app};
 pub use settings::Settings;

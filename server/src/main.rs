@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
-use std::{io::Write as _, path::PathBuf};
+use std::{io::Write as _, path::PathBuf, process::ExitCode};
 use strongroom_core::{SecretBytes, SystemClock};
 use strongroom_server::{
     Server, Settings,
@@ -87,11 +87,18 @@ struct InitArguments {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    match Command::parse().verb {
+async fn main() -> ExitCode {
+    let outcome = match Command::parse().verb {
         Verb::Run(file) => run(&file).await,
         Verb::Init(arguments) => init(arguments),
         Verb::Admin { verb: AdminVerb::Claim { settings, minutes } } => admin_claim(&settings, minutes).await,
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -101,7 +108,7 @@ async fn run(file: &SettingsFile) -> anyhow::Result<()> {
     process::harden();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let server = Server::start(&settings).await.inspect_err(|error| tracing::error!(error = format!("{error:#}"), "the server does not start"))?;
+    let server = Server::start(&settings).await?;
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

@@ -23,15 +23,32 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
-/// For the TLS handshake.
-const HANDSHAKE: Duration = Duration::from_secs(5);
-/// For a request's head, and between requests of a connection kept alive.
-const HEAD: Duration = Duration::from_secs(30);
-/// For open requests when the server stops.
-const DRAIN: Duration = Duration::from_secs(20);
+/// How long a client may take for each step of a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadlines {
+    /// The TLS handshake.
+    pub handshake: Duration,
+    /// A request's head, and the time between requests of a connection kept alive.
+    pub head: Duration,
+    /// A request's body.
+    pub body: Duration,
+    /// Open requests when the server stops.
+    pub drain: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self {
+            handshake: Duration::from_secs(5),
+            head: Duration::from_secs(30),
+            body: Duration::from_secs(10),
+            drain: Duration::from_secs(20),
+        }
+    }
+}
 
 /// TLS by a certificate chain and a key in PEM files. TLS 1.3 only: all clients are ours, or can speak it.
-pub fn tls(certificate: &Path, key: &Path) -> anyhow::Result<TlsAcceptor> {
+pub(crate) fn tls(certificate: &Path, key: &Path) -> anyhow::Result<TlsAcceptor> {
     let chain = CertificateDer::pem_file_iter(certificate)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .with_context(|| format!("the certificate {} cannot be read as PEM", certificate.display()))?;
@@ -46,7 +63,14 @@ pub fn tls(certificate: &Path, key: &Path) -> anyhow::Result<TlsAcceptor> {
 }
 
 /// Serves until `stop` turns true, then lets open requests finish.
-pub async fn serve(listener: TcpListener, tls: TlsAcceptor, router: Router, connections: usize, mut stop: watch::Receiver<bool>) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    tls: TlsAcceptor,
+    router: Router,
+    connections: usize,
+    deadlines: Deadlines,
+    mut stop: watch::Receiver<bool>,
+) {
     let room = Arc::new(Semaphore::new(connections));
     let mut open = JoinSet::new();
     loop {
@@ -60,13 +84,13 @@ pub async fn serve(listener: TcpListener, tls: TlsAcceptor, router: Router, conn
         let (tls, router, stop) = (tls.clone(), router.clone(), stop.clone());
         open.spawn(async move {
             metrics::gauge!(names::CONNECTIONS).increment(1);
-            connection(stream, peer, tls, router, stop).await;
+            connection(stream, peer, tls, router, deadlines, stop).await;
             metrics::gauge!(names::CONNECTIONS).decrement(1);
             drop(permit);
         });
     }
     drop(listener);
-    let drained = tokio::time::timeout(DRAIN, async { while open.join_next().await.is_some() {} }).await;
+    let drained = tokio::time::timeout(deadlines.drain, async { while open.join_next().await.is_some() {} }).await;
     if drained.is_err() {
         tracing::warn!(connections = open.len(), "connections were cut: they did not finish in time");
     }
@@ -86,9 +110,16 @@ async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> Option<(TcpStr
     }
 }
 
-async fn connection(stream: TcpStream, peer: SocketAddr, tls: TlsAcceptor, router: Router, mut stop: watch::Receiver<bool>) {
+async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: TlsAcceptor,
+    router: Router,
+    deadlines: Deadlines,
+    mut stop: watch::Receiver<bool>,
+) {
     let _ = stream.set_nodelay(true);
-    let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await else { return };
+    let Ok(Ok(stream)) = tokio::time::timeout(deadlines.handshake, tls.accept(stream)).await else { return };
     let service = TowerToHyperService::new(router.map_request(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
         request.map(axum::body::Body::new)
@@ -96,7 +127,7 @@ async fn connection(stream: TcpStream, peer: SocketAddr, tls: TlsAcceptor, route
     // HTTP/1.1 only: our clients speak it, each watch has a connection of its own anyway, and HTTP/2's frames are a large surface for floods.
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
+        .header_read_timeout(deadlines.head)
         .max_headers(64)
         .max_buf_size(64 * 1024)
         .serve_connection(TokioIo::new(stream), service);

@@ -77,6 +77,7 @@ pub async fn open_app(settings: &Settings, stop: watch::Receiver<bool>) -> anyho
         watchers: Arc::new(Watchers::default()),
         reviewers: Reviewers::new(settings.reviewer_token.clone()),
         session_seconds: settings.session_seconds,
+        deadlines: settings.deadlines,
         stop,
     });
     Ok((app, Background { audit: writing, stores: [store, audit_store] }))
@@ -92,7 +93,7 @@ impl Server {
         let (stop, stopped) = watch::channel(false);
         let (app, background) = open_app(settings, stopped.clone()).await?;
         let listening = tokio::spawn(listen(app.store.clone(), app.watchers.clone()));
-        let serving = tokio::spawn(serve(listener, tls, http::router(app), settings.connections, stopped));
+        let serving = tokio::spawn(serve(listener, tls, http::router(app), settings.connections, settings.deadlines, stopped));
         tracing::info!(%address, instance = settings.instance, "serving");
         Ok(Self { address, stop, serving, listening, background })
     }

@@ -2,6 +2,7 @@
 //!
 //! Relative file names are relative to the settings file, so that a directory made by `init` works wherever it is mounted.
 
+use crate::serve::Deadlines;
 use serde::Deserialize;
 use std::{
     net::SocketAddr,
@@ -45,6 +46,8 @@ pub struct Settings {
     pub reviewer_token: PathBuf,
     /// Most connections at once.
     pub connections: usize,
+    /// How long clients may take. Not in the file: only tests change it.
+    pub deadlines: Deadlines,
 }
 
 /// Why there are no settings.
@@ -229,6 +232,7 @@ impl Settings {
             session_seconds: parsed.sessions.seconds,
             reviewer_token: parsed.kubernetes.reviewer_token,
             connections: parsed.limits.connections,
+            deadlines: Deadlines::default(),
         })
     }
 }

@@ -97,7 +97,7 @@ impl Drop for Watcher {
 }
 
 /// Hears notices until the task is aborted. After a lost connection every stream is woken, for anything may have changed.
-pub async fn listen(store: Store, watchers: Arc<Watchers>) {
+pub(crate) async fn listen(store: Store, watchers: Arc<Watchers>) {
     loop {
         match store.listen().await {
             Ok(mut listener) => {

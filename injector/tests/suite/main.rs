@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod connections;
+mod keeping;
 mod patched_pods;
 mod reviews;
 mod support;

@@ -104,7 +104,7 @@ fn host_network_and_ephemeral_containers_are_left_as_they_are() {
 fn the_token_is_mounted_in_the_agent_only() {
     let after = patched(&json!({"containers": [{"name": "app"}], "initContainers": [{"name": "setup"}]}));
     let text = after.to_string();
-    assert_eq!(text.matches("\"mountPath\":\"/run/strongroom/token\"").count(), 1);
+    assert_eq!(text.matches("\"name\":\"strongroom-token\",\"readOnly\":true}").count(), 1);
     assert_eq!(text.matches("strongroom-token").count(), 2);
 }
 

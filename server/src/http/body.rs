@@ -8,14 +8,12 @@ use axum::{
 };
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 use strongroom_api::ErrorCode;
 use zeroize::Zeroizing;
 
 /// A payload of 1 MiB as base64 or as escaped JSON, and its wrapping.
 const MAX_BODY: usize = 3 * 1024 * 1024;
-/// For the whole body to arrive.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A parsed body.
 pub(super) struct JsonBody<T>(pub T);
@@ -23,18 +21,18 @@ pub(super) struct JsonBody<T>(pub T);
 impl<T: DeserializeOwned> FromRequest<Arc<App>> for JsonBody<T> {
     type Rejection = Refusal;
 
-    async fn from_request(request: Request, _: &Arc<App>) -> Result<Self, Refusal> {
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Refusal> {
         let origin = *request.extensions().get::<Origin>().expect("identify() ran first");
         let refuse = |code, detail| Refusal::new(code, detail, origin.request_id);
         if !is_json(request.headers()) {
             return Err(refuse(ErrorCode::UnsupportedMediaType, None));
         }
         let body = Limited::new(request.into_body(), MAX_BODY);
-        let collected = match tokio::time::timeout(PATIENCE, body.collect()).await {
+        let collected = match tokio::time::timeout(app.deadlines.body, body.collect()).await {
             Ok(Ok(collected)) => collected,
             Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(refuse(ErrorCode::BodyTooLarge, None)),
             Ok(Err(_)) => return Err(refuse(ErrorCode::BadBody, Some("the body did not arrive whole".to_owned()))),
-            Err(_) => return Err(refuse(ErrorCode::BadBody, Some("the body did not arrive in 10 seconds".to_owned()))),
+            Err(_) => return Err(refuse(ErrorCode::BadBody, Some("the body did not arrive in time".to_owned()))),
         };
         let bytes = Zeroizing::new(Vec::from(collected.to_bytes()));
         serde_json::from_slice(&bytes).map(Self).map_err(|error| {

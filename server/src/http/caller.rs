@@ -14,7 +14,7 @@ use axum::{
 use std::sync::Arc;
 
 /// Longest credential in bytes.
-const MAX_CREDENTIAL: usize = 2048;
+const MAX_CREDENTIAL: usize = 4096;
 
 /// An authenticated caller. A handler that names no `Authenticated` takes anyone.
 pub(super) struct Authenticated(pub Caller);

@@ -23,6 +23,11 @@ impl Rules {
     pub fn is_member(&self, role: &RoleName) -> bool {
         self.roles.contains(role)
     }
+
+    /// Whether any rule could let the caller list something in the project. Policies are not looked into: they may.
+    pub fn may_list_somewhere(&self) -> bool {
+        !self.slice.policies.is_empty() || self.slice.grants.iter().any(|grant| grant.actions.contains(&Action::List))
+    }
 }
 
 /// Reads and checks the rules that can concern `caller` in a project, and those of the instance. Where there is no project, only the latter.

@@ -10,6 +10,9 @@ use strongroom_core::{Action, PolicyId, ProjectName};
 use strongroom_store::{PolicyRow, delete_policy, policies_of_project, upsert_policy};
 use uuid::Uuid;
 
+/// Most policies of a project that can concern anyone: they stand in every decision there.
+const MAX_OPEN: usize = 100;
+
 /// Writes a policy, or replaces the one of its name.
 pub async fn put(app: &App, caller: &Caller, policy: Policy) -> Result<Policy, Failure> {
     let resource = format!("policy:{}", policy.project);
@@ -24,6 +27,13 @@ async fn try_put(app: &App, caller: &Caller, policy: Policy) -> Result<Policy, F
         .engine
         .check_policy(Some(&policy.project), &policy.name, &policy.text)
         .map_err(|problem| Failure::BadPolicy(problem.to_string()))?;
+    if checked.principal_key().is_none() {
+        let others = app.verify_all(policies_of_project(change.connection(), project.id).await?)?;
+        let open = others.iter().filter(|row| row.principal_key.is_none() && row.name != policy.name).count();
+        if open >= MAX_OPEN {
+            return Err(Failure::Invalid(format!("the project has {MAX_OPEN} policies for anyone already; name a principal or a role in this one")));
+        }
+    }
     let row = PolicyRow {
         id: PolicyId(Uuid::now_v7()),
         project: project.id,

@@ -25,6 +25,11 @@ pub const MAX_REASON: usize = 256;
 /// Most entries of a page.
 pub const MAX_PAGE: u32 = 1000;
 
+/// Rows of one query of a list.
+const SCAN_BATCH: i64 = 500;
+/// Most rows that one page looks at.
+const MAX_SCAN: usize = 10_000;
+
 /// When a put is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precondition {
@@ -216,35 +221,42 @@ pub async fn versions(app: &App, caller: &Caller, path: &SecretPath) -> Result<S
 }
 
 /// The secrets of a folder and below that the caller may list, a page at a time.
+///
+/// Rows are read in batches and filtered until the page is full; a page that looked at [`MAX_SCAN`] rows ends early and says where to go on.
 pub async fn list(app: &App, caller: &Caller, folder: &FolderPath, after: Option<&SecretPath>, limit: u32) -> Result<SecretList, Failure> {
-    let limit = limit.clamp(1, MAX_PAGE);
+    let limit = limit.clamp(1, MAX_PAGE) as usize;
     let mut connection = app.store.reader().await?;
     let (project, rules) = with_rules(app, &mut connection, caller, &folder.project()).await?;
-    let rows = match project {
-        Some(_) => app.verify_all(list_secrets(&mut connection, folder, after, i64::from(limit) + 1).await?)?,
-        None => Vec::new(),
-    };
+    let mut policies = Vec::new();
+    // Whoever no rule lets list anything here is refused before anything is looked at, whether or not there is something.
+    if project.is_none() || !rules.may_list_somewhere() {
+        policies = authorize(app, caller, &rules, Action::List, Resource::Folder(folder)).await?.policies().to_vec();
+    }
+    let mut secrets = Vec::new();
+    let (mut cursor, mut scanned, mut more) = (after.cloned(), 0, project.is_some());
+    while more && secrets.len() < limit && scanned < MAX_SCAN {
+        let rows = app.verify_all(list_secrets(&mut connection, folder, cursor.as_ref(), SCAN_BATCH).await?)?;
+        more = rows.len() == usize::try_from(SCAN_BATCH).expect("a small number");
+        for row in &rows {
+            if secrets.len() == limit {
+                more = true;
+                break;
+            }
+            scanned += 1;
+            cursor = Some(row.path.clone());
+            if may(app, caller, &rules, Action::List, Resource::Secret { path: &row.path, id: Some(row.id), version: None }) {
+                secrets.push(SecretEntry { path: row.path.clone(), version: unsigned(row.current_version), updated_at: row.updated_at });
+            }
+        }
+    }
     drop(connection);
-    let more = rows.len() > limit as usize;
-    let page = &rows[..rows.len().min(limit as usize)];
-    let secrets: Vec<_> = page
-        .iter()
-        .filter(|row| may(app, caller, &rules, Action::List, Resource::Secret { path: &row.path, id: Some(row.id), version: None }))
-        .map(|row| SecretEntry { path: row.path.clone(), version: unsigned(row.current_version), updated_at: row.updated_at })
-        .collect();
-    // Who may list nothing here is refused, whether or not there is anything; an empty list is for those who may.
-    let policies = if secrets.is_empty() {
-        authorize(app, caller, &rules, Action::List, Resource::Folder(folder)).await?.policies().to_vec()
-    } else {
-        Vec::new()
-    };
-    let list = SecretList {
-        folder: folder.clone(),
-        next_cursor: if more { page.last().map(|row| row.path.to_string()) } else { None },
-        secrets,
-    };
+    // Nothing from the start to the end: an empty folder is for those who may list the folder.
+    if secrets.is_empty() && after.is_none() && !more && policies.is_empty() {
+        policies = authorize(app, caller, &rules, Action::List, Resource::Folder(folder)).await?.policies().to_vec();
+    }
+    let next_cursor = cursor.filter(|_| more).map(|path| path.to_string());
     audit_read(app, caller, Action::List, folder.to_string(), None, &policies, &Ok(())).await?;
-    Ok(list)
+    Ok(SecretList { folder: folder.clone(), secrets, next_cursor })
 }
 
 /// Makes the secret, or moves its aliases on, and says which version is to be inserted. `secret` is the locked row, where there is one.
