@@ -134,7 +134,7 @@ impl Agent {
     async fn run(mut self) -> Result<Infallible, RunError> {
         if self.plan.groups.iter().all(|group| self.held.version(&group.key()) > 0) {
             info!("the files of an earlier run are there; they stay until the server has newer ones");
-            self.pending = (0..self.plan.groups.len()).collect();
+            self.pending = self.everything();
         } else {
             self.start().await?;
         }
@@ -149,12 +149,11 @@ impl Agent {
         let mut cause = format!("{} did not answer", self.plan.config.server);
         let mut logged = String::new();
         for attempt in 0.. {
-            let all = (0..self.plan.groups.len()).collect();
-            let Ok(fetched) = timeout_at(deadline, self.fetch(&all)).await else { break };
+            let Ok(fetched) = timeout_at(deadline, self.fetch(&self.everything())).await else { break };
             let (trouble, asked) = match fetched {
                 Ok(fetched) => match self.apply(fetched)? {
                     None => return Ok(()),
-                    Some((_, trouble)) => (trouble, Duration::ZERO),
+                    Some(trouble) => (trouble, Duration::ZERO),
                 },
                 Err(error) => (Trouble { kind: kind(&error), text: error.to_string() }, error.retry_after().unwrap_or_default()),
             };
@@ -191,10 +190,10 @@ impl Agent {
             if opened.elapsed() > self.settings.backoff.cap {
                 attempt = 0;
             }
+            let silent = matches!(wake, Wake::Poll);
             let until = match wake {
-                // Watching anew tells the server what is held, so that it announces whatever the old stream may have lost.
                 Wake::Poll => Instant::now(),
-                Wake::Ended(EndReason::SessionEnded) => Instant::now() + self.pause(0),
+                Wake::Ended(EndReason::SessionEnded) => Instant::now() + self.pause(attempt),
                 Wake::Ended(reason) => {
                     debug!(?reason, "the watch ended; watching again");
                     // Spread over a second at least: a server that stops sends this to all its agents at once.
@@ -207,15 +206,15 @@ impl Agent {
                 }
             };
             attempt += 1;
-            let polled = Instant::now() >= poll_at;
-            sleep_until(until.min(poll_at.max(Instant::now()))).await;
+            sleep_until(until.min(poll_at)).await;
             if Instant::now() >= poll_at {
                 poll_at = self.next_poll();
-                if polled {
+                if silent {
+                    // Watching anew tells the server what is held, so that it announces whatever the old stream may have lost.
                     attempt = 0;
                 } else {
                     // No watch is open: ask for the values themselves.
-                    self.pending = (0..self.plan.groups.len()).collect();
+                    self.pending = self.everything();
                 }
             }
         }
@@ -286,14 +285,18 @@ impl Agent {
             return Ok(());
         }
         let fetched = self.fetch(&self.pending).await.map_err(Failure::Server)?;
-        self.recovered();
-        let fresh: Vec<_> = fetched.iter().filter(|(_, result)| result.is_ok()).map(|(index, _)| *index).collect();
-        let last = self.apply_each(fetched).map_err(Failure::Sink)?;
-        for index in fresh.iter().filter(|index| !last.contains(index)) {
-            self.troubles.remove(index);
+        if let Err(error) = self.apply(fetched) {
+            // Whatever happened to the directory: next time all of it is written.
+            self.pending = self.everything();
+            return Err(Failure::Sink(error));
         }
+        self.recovered();
         self.pending.clear();
         Ok(())
+    }
+
+    fn everything(&self) -> BTreeSet<usize> {
+        (0..self.plan.groups.len()).collect()
     }
 
     /// Reads these groups. Where one cannot be reached, none can: that is the error; what concerns one secret only is in the list.
@@ -309,20 +312,17 @@ impl Agent {
         Ok(fetched)
     }
 
-    /// Writes what was fetched where all of it can be written; else says what cannot.
-    fn apply(&mut self, fetched: Fetched) -> Result<Option<(usize, Trouble)>, SinkError> {
+    /// Writes what can be written, in one swap. Where something cannot, its files stay as they are, and that is logged once; where it has
+    /// none yet, nothing is written and that is the answer.
+    fn apply(&mut self, fetched: Fetched) -> Result<Option<Trouble>, SinkError> {
         let (accepted, mut troubles) = self.accept(fetched);
-        if !troubles.is_empty() {
-            return Ok(Some(troubles.remove(0)));
+        let missing = troubles.iter().position(|(index, _)| self.held.version(&self.plan.groups[*index].key()) == 0);
+        if let Some(missing) = missing {
+            return Ok(Some(troubles.swap_remove(missing).1));
         }
-        self.write(accepted)?;
-        Ok(None)
-    }
-
-    /// Writes whatever can be written; the files of the rest stay. Gives the groups that stayed.
-    fn apply_each(&mut self, fetched: Fetched) -> Result<BTreeSet<usize>, SinkError> {
-        let (accepted, troubles) = self.accept(fetched);
-        let stayed = troubles.iter().map(|(index, _)| *index).collect();
+        for Accepted { index, .. } in &accepted {
+            self.troubles.remove(index);
+        }
         for (index, trouble) in troubles {
             if self.troubles.get(&index) != Some(&trouble.kind) {
                 warn!(cause = trouble.text, "a secret's files stay as they are");
@@ -330,7 +330,7 @@ impl Agent {
             }
         }
         self.write(accepted)?;
-        Ok(stayed)
+        Ok(None)
     }
 
     /// Sorts what was fetched into what can be written and what cannot.
@@ -416,7 +416,7 @@ impl Agent {
 
     fn recovered(&mut self) {
         if self.outage.take().is_some() {
-            info!("the server answers again");
+            info!("all is well again; the files are fresh");
         }
     }
 

@@ -13,7 +13,7 @@ mod tree;
 
 use crate::render::Content;
 use rustix::{
-    fs::{self, AtFlags, FileType, FlockOperation, Mode},
+    fs::{self, AtFlags, FlockOperation, Mode},
     io::Errno,
 };
 use std::{
@@ -276,7 +276,8 @@ impl Sink {
         let link = temporary(LINK_PREFIX);
         fs::symlinkat(target, &self.directory, link.as_str()).doing("make a link")?;
         fs::renameat(&self.directory, link.as_str(), &self.directory, name).doing("swap the files").inspect_err(|_| {
-            drop(fs::unlinkat(&self.directory, link.as_str(), AtFlags::empty()));
+            // The first error is the one that matters; a link that stays is removed at the next start.
+            let _ = fs::unlinkat(&self.directory, link.as_str(), AtFlags::empty());
         })
     }
 
@@ -287,7 +288,9 @@ impl Sink {
         let name = temporary(LINK_PREFIX);
         tree::write_bytes(set, &name, FileMode::OWNER, versions)
             .and_then(|()| fs::renameat(set, name.as_str(), set, VERSIONS).doing("note the versions held"))
-            .inspect_err(|_| drop(fs::unlinkat(set, name.as_str(), AtFlags::empty())))
+            .inspect_err(|_| {
+                let _ = fs::unlinkat(set, name.as_str(), AtFlags::empty());
+            })
     }
 
     /// Makes the links that the app opens, and removes those whose files left the configuration.

@@ -36,6 +36,10 @@ pub struct Deadlines {
     pub drain: Duration,
 }
 
+/// For the peer to acknowledge what was sent, in milliseconds.
+#[cfg(target_os = "linux")]
+const WRITE_MILLISECONDS: u32 = 30_000;
+
 impl Default for Deadlines {
     fn default() -> Self {
         Self {
@@ -119,6 +123,9 @@ async fn connection(
     mut stop: watch::Receiver<bool>,
 ) {
     let _ = stream.set_nodelay(true);
+    // Ends a connection whose peer acknowledges nothing: gone, or reading nothing for ever. hyper has no deadline for writes.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, WRITE_MILLISECONDS);
     let Ok(Ok(stream)) = tokio::time::timeout(deadlines.handshake, tls.accept(stream)).await else { return };
     let service = TowerToHyperService::new(router.map_request(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));

@@ -7,10 +7,12 @@ use kube::{Api, Client, Config, api::PostParams, config::AuthInfo};
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use std::{collections::HashMap, path::PathBuf, time::Duration};
 use strongroom_core::ClusterId;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 
 /// How long a review may take.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Most reviews at once.
+const MAX_REVIEWS: usize = 32;
 
 /// Clients of the registered clusters' APIs, kept while the server runs: a cluster's trust never changes.
 #[derive(Debug)]
@@ -18,6 +20,8 @@ pub struct Reviewers {
     /// The file with the server's own token. It is read again as it is renewed; a caller's token is never used to review itself.
     token_file: PathBuf,
     clients: Mutex<HashMap<ClusterId, ReviewClient>>,
+    /// Reviews under way. Whoever knows a cluster's names can make up tokens that only a review refuses: a flood of them must not become one of reviews.
+    room: Semaphore,
 }
 
 /// A client; `kube::Client` has no `Debug`.
@@ -33,7 +37,15 @@ impl std::fmt::Debug for ReviewClient {
 impl Reviewers {
     /// No clients yet.
     pub fn new(token_file: PathBuf) -> Self {
-        Self { token_file, clients: Mutex::default() }
+        Self { token_file, clients: Mutex::default(), room: Semaphore::new(MAX_REVIEWS) }
+    }
+
+    /// A place among the reviews under way, within the time that a review may take.
+    pub async fn place(&self) -> Result<SemaphorePermit<'_>, Failure> {
+        match tokio::time::timeout(PATIENCE, self.room.acquire()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            _ => Err(Failure::Unavailable("room for another token review")),
+        }
     }
 
     /// The client of a cluster.

@@ -74,6 +74,7 @@ async fn authenticate(app: &App, origin: Origin, login: &Login) -> Result<Caller
     match trust {
         Trust::OfflineKeys { .. } => verify_offline(token, &TrustedKeys::of_row(&cluster)?).map_err(refused)?,
         Trust::TokenReview { api_url, api_ca } => {
+            let _place = app.reviewers.place().await?;
             let client = app.reviewers.client(cluster.id, &api_url, &api_ca).await?;
             review(client, token, &audience(&app.instance.name, &cluster.name), &claims).await?;
         }
