@@ -71,7 +71,11 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
 }
 
 /// [`run`] with other settings.
-pub async fn run_with(config: AgentConfig, settings: Settings, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
+pub async fn run_with(
+    config: AgentConfig,
+    settings: Settings,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), RunError> {
     let agent = Agent::new(Plan::new(config)?, settings)?;
     // Writing files never waits, so a shutdown cannot come in the middle of a swap.
     tokio::select! {
@@ -126,9 +130,23 @@ impl Agent {
         let sink = Sink::open(&plan.config.directory, settings.storage)?;
         let mut held = Held::recover(&plan.config, sink.versions()?.as_deref());
         // A version counts as held only where all files that show it are there.
-        let keys: Vec<_> = plan.groups.iter().filter(|group| group.files.iter().all(|file| sink.holds(&file.name))).map(Group::key).collect();
+        let keys: Vec<_> = plan
+            .groups
+            .iter()
+            .filter(|group| group.files.iter().all(|file| sink.holds(&file.name)))
+            .map(Group::key)
+            .collect();
         held.keep_only(keys.iter());
-        Ok(Self { plan, settings, client, sink, held, pending: BTreeSet::new(), troubles: BTreeMap::new(), outage: None })
+        Ok(Self {
+            plan,
+            settings,
+            client,
+            sink,
+            held,
+            pending: BTreeSet::new(),
+            troubles: BTreeMap::new(),
+            outage: None,
+        })
     }
 
     async fn run(mut self) -> Result<Infallible, RunError> {
@@ -155,7 +173,9 @@ impl Agent {
                     None => return Ok(()),
                     Some(trouble) => (trouble, Duration::ZERO),
                 },
-                Err(error) => (Trouble { kind: kind(&error), text: error.to_string() }, error.retry_after().unwrap_or_default()),
+                Err(error) => {
+                    (Trouble { kind: kind(&error), text: error.to_string() }, error.retry_after().unwrap_or_default())
+                }
             };
             cause = trouble.text;
             if logged != trouble.kind {
@@ -231,7 +251,9 @@ impl Agent {
             self.take_in(event, &mut ended);
             if !self.pending.is_empty() {
                 let until = Instant::now() + COALESCE;
-                while ended.is_none() && let Ok(event) = timeout_at(until, stream.next()).await {
+                while ended.is_none()
+                    && let Ok(event) = timeout_at(until, stream.next()).await
+                {
                     self.take_in(event, &mut ended);
                 }
                 if let Err(failure) = self.refresh().await {
@@ -270,7 +292,8 @@ impl Agent {
     }
 
     fn watched(&self) -> Vec<Watched> {
-        let version = |selector: &VersionSelector| (*selector != VersionSelector::Current).then(|| selector.to_string());
+        let version =
+            |selector: &VersionSelector| (*selector != VersionSelector::Current).then(|| selector.to_string());
         let watched = self.plan.groups.iter().map(|group| Watched {
             path: group.read.path.clone(),
             version: version(&group.read.version),
@@ -346,7 +369,11 @@ impl Agent {
         (accepted, troubles)
     }
 
-    fn accept_one(&self, group: &Group, result: Result<Versioned, Error>) -> Result<(u64, Vec<(FileName, Content)>), Trouble> {
+    fn accept_one(
+        &self,
+        group: &Group,
+        result: Result<Versioned, Error>,
+    ) -> Result<(u64, Vec<(FileName, Content)>), Trouble> {
         let key = group.key();
         let secret = result.map_err(|error| Trouble { kind: kind(&error), text: format!("{key}: {error}") })?;
         let held = self.held.version(&key);
@@ -436,7 +463,8 @@ struct Accepted {
 }
 
 fn concerns_everything(error: &Error) -> bool {
-    error.is_retryable() || matches!(error.kind(), ErrorKind::TokenFile | ErrorKind::Unauthenticated | ErrorKind::Configuration)
+    error.is_retryable()
+        || matches!(error.kind(), ErrorKind::TokenFile | ErrorKind::Unauthenticated | ErrorKind::Configuration)
 }
 
 fn kind(error: &Error) -> String {

@@ -2,7 +2,13 @@
 
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use std::{fs, io::Write, path::{Path, PathBuf}, process::ExitCode, time::Duration};
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 use strongroom_agent::{
     Settings, Storage,
     logging::{self, LogFormat},
@@ -63,6 +69,8 @@ fn main() -> ExitCode {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         drop(writeln!(std::io::stderr(), "strongroom-agent: panicked at {place}"));
     }));
+    // Modes are set explicitly; an inherited umask must only not stand in our own way.
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     let CommandLine { verb, options } = CommandLine::parse();
     match verb {
         Some(Verb::Version) => {
@@ -112,7 +120,12 @@ fn run(options: &Options) -> anyhow::Result<()> {
                 _ = interrupt.recv() => {}
             }
         };
-        tracing::info!(version = env!("CARGO_PKG_VERSION"), server = config.server, files = config.files.len(), "starting");
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            server = config.server,
+            files = config.files.len(),
+            "starting"
+        );
         Ok(run_with(config, Settings { storage, ..Settings::default() }, shutdown).await?)
     });
     // A name look-up in a blocking thread is not waited for.
@@ -137,7 +150,11 @@ fn read_config(options: &Options) -> anyhow::Result<AgentConfig> {
 
 /// The kubelet shows what stands in this file, which it has made; where it has not, nothing is made.
 fn write_termination_message(path: &Path, cause: &str) {
-    let written = fs::OpenOptions::new().write(true).truncate(true).open(path).and_then(|mut file| file.write_all(cause.as_bytes()));
+    let written = fs::OpenOptions::new()
+        .write(true)
+        .truncate(true)
+        .open(path)
+        .and_then(|mut file| file.write_all(cause.as_bytes()));
     if let Err(error) = written {
         tracing::debug!(%error, "no termination message");
     }

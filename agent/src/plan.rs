@@ -98,12 +98,14 @@ impl Plan {
                 return wrong(&format!("files[{index}].name"), "stands twice");
             }
             if file.format != Format::Raw && file.secret.field.is_some() {
-                return wrong(&format!("files[{index}].secret"), "names a field, but the formats dir and json write all fields; leave the field out, or use raw");
+                return wrong(
+                    &format!("files[{index}].secret"),
+                    "names a field, but the formats dir and json write all fields; leave the field out, or use raw",
+                );
             }
             let key = Reference { field: None, ..file.secret.clone() };
-            let group = groups
-                .entry(key.to_string())
-                .or_insert_with(|| Group { read: file.secret.clone(), files: Vec::new() });
+            let group =
+                groups.entry(key.to_string()).or_insert_with(|| Group { read: file.secret.clone(), files: Vec::new() });
             if group.read.field != file.secret.field {
                 group.read.field = None;
             }

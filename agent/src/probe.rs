@@ -31,8 +31,8 @@ pub fn wait_for_files(config: &AgentConfig, limit: Duration) -> Result<(), Missi
 /// Whether the app's path leads to the right kind of file, and through the swap: something else of this name is not what was configured.
 fn is_there(config: &AgentConfig, file: &AgentFile) -> bool {
     let path = format!("{}/{}", config.directory, file.name);
-    let through_swap =
-        readlinkat(CWD, path.as_str(), Vec::new()).is_ok_and(|target| target.as_bytes() == format!("..data/{}", file.name).as_bytes());
+    let through_swap = readlinkat(CWD, path.as_str(), Vec::new())
+        .is_ok_and(|target| target.as_bytes() == format!("..data/{}", file.name).as_bytes());
     let kind = if file.format == Format::Dir { FileType::Directory } else { FileType::RegularFile };
     through_swap
         && statat(CWD, path.as_str(), AtFlags::empty()).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == kind)

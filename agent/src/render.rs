@@ -24,7 +24,9 @@ pub enum RenderError {
     #[error("the secret is raw bytes and has no field {0}; leave the field out")]
     RawHasNoField(FieldName),
     /// Format `raw` without a field, but the secret has fields.
-    #[error("the secret has named fields, and the format raw writes one; name it as #field, or use the format dir or json")]
+    #[error(
+        "the secret has named fields, and the format raw writes one; name it as #field, or use the format dir or json"
+    )]
     FieldsNeedOne,
     /// Formats `dir` and `json`, but the secret is raw bytes.
     #[error("the secret is raw bytes, and the formats dir and json need named fields; use the format raw")]
@@ -55,7 +57,8 @@ impl Content {
         match (self, other) {
             (Self::File(a), Self::File(b)) => a.expose_bytes() == b.expose_bytes(),
             (Self::Directory(a), Self::Directory(b)) => {
-                a.len() == b.len() && a.iter().zip(b).all(|((m, x), (n, y))| m == n && x.expose_bytes() == y.expose_bytes())
+                a.len() == b.len()
+                    && a.iter().zip(b).all(|((m, x), (n, y))| m == n && x.expose_bytes() == y.expose_bytes())
             }
             _ => false,
         }
@@ -81,7 +84,8 @@ mod tests {
 
     fn fields() -> Payload {
         let fields = [("user", "app"), ("password", "h\u{e4} \"q\"\n")];
-        Payload::fields(fields.map(|(n, v)| (FieldName::parse(n).unwrap(), SecretBytes::from(v.to_owned()))).into()).unwrap()
+        Payload::fields(fields.map(|(n, v)| (FieldName::parse(n).unwrap(), SecretBytes::from(v.to_owned()))).into())
+            .unwrap()
     }
 
     fn raw() -> Payload {
@@ -97,14 +101,20 @@ mod tests {
 
     #[test]
     fn raw_is_exactly_the_field_or_the_bytes() {
-        assert_eq!(bytes(&render(&file("p/a#password", Format::Raw), &fields()).unwrap()), "h\u{e4} \"q\"\n".as_bytes());
+        assert_eq!(
+            bytes(&render(&file("p/a#password", Format::Raw), &fields()).unwrap()),
+            "h\u{e4} \"q\"\n".as_bytes()
+        );
         assert_eq!(bytes(&render(&file("p/a", Format::Raw), &raw()).unwrap()), [0, 255, b'\n']);
     }
 
     #[test]
     fn json_is_one_object_sorted_by_field() {
         let content = render(&file("p/a", Format::Json), &fields()).unwrap();
-        assert_eq!(std::str::from_utf8(bytes(&content)).unwrap(), "{\"password\":\"h\u{e4} \\\"q\\\"\\n\",\"user\":\"app\"}");
+        assert_eq!(
+            std::str::from_utf8(bytes(&content)).unwrap(),
+            "{\"password\":\"h\u{e4} \\\"q\\\"\\n\",\"user\":\"app\"}"
+        );
     }
 
     #[test]

@@ -58,7 +58,9 @@ pub enum SinkError {
         cause: String,
     },
     /// The directory would keep values on a disk.
-    #[error("the directory {path} is not on a tmpfs, so secrets would reach a disk; use an emptyDir of medium Memory, or say --allow-disk")]
+    #[error(
+        "the directory {path} is not on a tmpfs, so secrets would reach a disk; use an emptyDir of medium Memory, or say --allow-disk"
+    )]
     NotInMemory {
         /// Which.
         path: String,
@@ -70,7 +72,9 @@ pub enum SinkError {
         path: String,
     },
     /// Something that is not the agent's stands where an entry of its own belongs.
-    #[error("{name} in the directory is not what the agent put there (a link, FIFO or directory of others); remove it, the agent does not write through it")]
+    #[error(
+        "{name} in the directory is not what the agent put there (a link, FIFO or directory of others); remove it, the agent does not write through it"
+    )]
     Planted {
         /// Which entry.
         name: String,
@@ -123,15 +127,18 @@ pub struct Sink {
 impl Sink {
     /// Opens the directory, makes it (0755) where only its last part is missing, and removes what a killed predecessor left half-written.
     pub fn open(path: &str, storage: Storage) -> Result<Self, SinkError> {
-        let failed = |cause: &dyn std::fmt::Display| SinkError::Open { path: path.to_owned(), cause: cause.to_string() };
+        let failed =
+            |cause: &dyn std::fmt::Display| SinkError::Open { path: path.to_owned(), cause: cause.to_string() };
         match std::fs::DirBuilder::new().mode(0o755).create(path) {
             // Whatever the umask took away.
-            Ok(()) => std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).map_err(|error| failed(&error))?,
+            Ok(()) => std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
+                .map_err(|error| failed(&error))?,
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(failed(&error)),
         }
         // The volume's own path is the pod's business and may lead over links; beneath it none is followed.
-        let directory = fs::open(path, tree::DIRECTORY.difference(fs::OFlags::NOFOLLOW), Mode::empty()).map_err(|error| failed(&error))?;
+        let directory = fs::open(path, tree::DIRECTORY.difference(fs::OFlags::NOFOLLOW), Mode::empty())
+            .map_err(|error| failed(&error))?;
         let kind = fs::fstatfs(&directory).map_err(|error| failed(&error))?.f_type;
         #[expect(clippy::cast_sign_loss, reason = "the kernel's magic numbers are bit patterns of 32 bits")]
         let in_memory = MEMORY_FILE_SYSTEMS.contains(&(kind as u64 & 0xffff_ffff));
@@ -228,9 +235,7 @@ impl Sink {
     /// A link's target, `None` where nothing is; an error where something else is.
     fn link(&self, name: &str) -> Result<Option<String>, SinkError> {
         match fs::readlinkat(&self.directory, name, Vec::new()) {
-            Ok(target) => {
-                target.into_string().map(Some).map_err(|_| SinkError::Planted { name: name.to_owned() })
-            }
+            Ok(target) => target.into_string().map(Some).map_err(|_| SinkError::Planted { name: name.to_owned() }),
             Err(Errno::NOENT) => Ok(None),
             Err(Errno::INVAL) => Err(SinkError::Planted { name: name.to_owned() }),
             Err(cause) => Err(SinkError::System { doing: "read a link", cause }),
@@ -262,7 +267,12 @@ impl Sink {
         result
     }
 
-    fn write_set(&self, name: &str, contents: &BTreeMap<FileName, (FileMode, Content)>, versions: &[u8]) -> Result<(), SinkError> {
+    fn write_set(
+        &self,
+        name: &str,
+        contents: &BTreeMap<FileName, (FileMode, Content)>,
+        versions: &[u8],
+    ) -> Result<(), SinkError> {
         let set = tree::make_directory(&self.directory, name)?;
         for (name, (mode, content)) in contents {
             tree::write(&set, name.as_str(), *mode, content)?;
@@ -301,7 +311,10 @@ impl Sink {
             }
         }
         for name in tree::names(&self.directory)? {
-            if !name.starts_with("..") && !names.contains(&name) && matches!(self.link(&name), Ok(Some(target)) if target == link_target(&name)) {
+            if !name.starts_with("..")
+                && !names.contains(&name)
+                && matches!(self.link(&name), Ok(Some(target)) if target == link_target(&name))
+            {
                 fs::unlinkat(&self.directory, name.as_str(), AtFlags::empty()).doing("remove a link")?;
             }
         }

@@ -81,10 +81,14 @@ impl Format {
 #[non_exhaustive]
 pub enum BadFile {
     /// Not one plain name.
-    #[error("a file name has 1 to 253 characters of A-Z a-z 0-9 . _ - and does not start with two dots, nor is it a single dot")]
+    #[error(
+        "a file name has 1 to 253 characters of A-Z a-z 0-9 . _ - and does not start with two dots, nor is it a single dot"
+    )]
     Name,
     /// Not a mode.
-    #[error("a file mode is four octal digits, readable by its owner and with no write, execute or special bit: 0400, 0440 or 0444")]
+    #[error(
+        "a file mode is four octal digits, readable by its owner and with no write, execute or special bit: 0400, 0440 or 0444"
+    )]
     Mode,
 }
 
@@ -96,7 +100,8 @@ pub struct FileName(String);
 impl FileName {
     /// Parses a file name.
     pub fn parse(text: &str) -> Result<Self, BadFile> {
-        let plain = (1..=253).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+        let plain = (1..=253).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
         if plain && !text.starts_with("..") && text != "." { Ok(Self(text.to_owned())) } else { Err(BadFile::Name) }
     }
 
@@ -142,7 +147,9 @@ impl FileMode {
     /// Parses four octal digits.
     pub fn parse(text: &str) -> Result<Self, BadFile> {
         match (text.len(), u32::from_str_radix(text, 8)) {
-            (4, Ok(mode)) if text.bytes().all(|b| b.is_ascii_digit()) && mode & !0o444 == 0 && mode & 0o400 != 0 => Ok(Self(mode)),
+            (4, Ok(mode)) if text.bytes().all(|b| b.is_ascii_digit()) && mode & !0o444 == 0 && mode & 0o400 != 0 => {
+                Ok(Self(mode))
+            }
             _ => Err(BadFile::Mode),
         }
     }
@@ -183,7 +190,18 @@ mod tests {
 
     #[test]
     fn only_read_bits_make_a_mode() {
-        for (text, ok) in [("0400", true), ("0440", true), ("0444", true), ("0404", true), ("0600", false), ("0777", false), ("4400", false), ("400", false), ("0044", false), ("+400", false)] {
+        for (text, ok) in [
+            ("0400", true),
+            ("0440", true),
+            ("0444", true),
+            ("0404", true),
+            ("0600", false),
+            ("0777", false),
+            ("4400", false),
+            ("400", false),
+            ("0044", false),
+            ("+400", false),
+        ] {
             assert_eq!(FileMode::parse(text).is_ok(), ok, "{text}");
         }
     }

@@ -87,6 +87,13 @@ pub struct Problem {
 impl Problem {
     /// The problem for a code.
     pub fn new(code: ErrorCode, detail: Option<String>, request_id: Uuid) -> Self {
-        Self { title: code.meaning().to_owned(), status: code.status(), code, detail, remedy: code.remedy().to_owned(), request_id }
+        Self {
+            title: code.meaning().to_owned(),
+            status: code.status(),
+            code,
+            detail,
+            remedy: code.remedy().to_owned(),
+            request_id,
+        }
     }
 }

@@ -50,7 +50,9 @@ impl PayloadBody {
                 fields: Some(
                     fields
                         .into_iter()
-                        .map(|(name, value)| (name, SecretText::from_bytes(value).expect("a payload's fields are text")))
+                        .map(|(name, value)| {
+                            (name, SecretText::from_bytes(value).expect("a payload's fields are text"))
+                        })
                         .collect(),
                 ),
                 raw: None,
@@ -203,7 +205,9 @@ pub struct SecretList {
 }
 
 /// A map whose keys must not repeat: of two values under one name, one would be lost silently.
-fn unique_fields<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<BTreeMap<FieldName, SecretText>>, D::Error> {
+fn unique_fields<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<BTreeMap<FieldName, SecretText>>, D::Error> {
     struct Fields;
 
     impl<'de> de::Visitor<'de> for Fields {
@@ -238,7 +242,10 @@ mod tests {
 
     #[test]
     fn both_forms_of_a_payload_come_back_as_they_went_in() {
-        for text in [r#"{"fields":{"password":"h\u00e4 \"q\" \n","user":"app"}}"#, r#"{"raw":"AAEC/w==","media_type":"application/octet-stream"}"#] {
+        for text in [
+            r#"{"fields":{"password":"h\u00e4 \"q\" \n","user":"app"}}"#,
+            r#"{"raw":"AAEC/w==","media_type":"application/octet-stream"}"#,
+        ] {
             let body = serde_json::to_value(PutSecret::new(put(text).unwrap(), None)).unwrap();
             assert_eq!(body, serde_json::from_str::<serde_json::Value>(text).unwrap());
         }

@@ -78,10 +78,16 @@ impl Client {
 
     /// Removes a free-text policy.
     pub async fn remove_policy(&self, project: &ProjectName, name: &str) -> Result<(), Error> {
-        self.done(Call::new(Method::DELETE, routes::POLICIES).query("project", project.as_str()).query("name", name)).await
+        self.done(Call::new(Method::DELETE, routes::POLICIES).query("project", project.as_str()).query("name", name))
+            .await
     }
 
-    async fn send<T: DeserializeOwned>(&self, method: Method, route: &'static str, body: &impl Serialize) -> Result<T, Error> {
+    async fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        route: &'static str,
+        body: &impl Serialize,
+    ) -> Result<T, Error> {
         self.call(Call::new(method, route).json(body, 1024)?).await?.json()
     }
 

@@ -90,7 +90,9 @@ impl Builder {
 }
 
 fn parse_origin(server: &str) -> Result<String, Error> {
-    let wrong = |what: &str| Error::new(ErrorKind::Configuration, format!("the server's address {what}; write https://host:port"));
+    let wrong = |what: &str| {
+        Error::new(ErrorKind::Configuration, format!("the server's address {what}; write https://host:port"))
+    };
     let uri: Uri = server.parse().map_err(|_| wrong("is not a URL"))?;
     match uri.scheme_str() {
         Some("https") => {}
@@ -112,12 +114,19 @@ fn parse_origin(server: &str) -> Result<String, Error> {
 
 /// TLS 1.3 only, ring, and the given CAs only. The provider is named here, so that no process-wide one need be installed.
 fn tls_config(ca_bundle: &[u8]) -> Result<ClientConfig, Error> {
-    let wrong = |what: String| Error::new(ErrorKind::Configuration, format!("the CA bundle {what}; give the PEM certificates of the CA that issued the server's certificate"));
+    let wrong = |what: String| {
+        Error::new(
+            ErrorKind::Configuration,
+            format!("the CA bundle {what}; give the PEM certificates of the CA that issued the server's certificate"),
+        )
+    };
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(ca_bundle) {
         let number = roots.len() + 1;
         let certificate = certificate.map_err(|_| wrong("is not PEM".to_owned()))?;
-        roots.add(certificate).map_err(|error| wrong(format!("has a certificate, number {number}, that is none: {error}")))?;
+        roots
+            .add(certificate)
+            .map_err(|error| wrong(format!("has a certificate, number {number}, that is none: {error}")))?;
     }
     if roots.is_empty() {
         return Err(wrong("holds no certificate".to_owned()));
@@ -148,7 +157,10 @@ mod tests {
             ("ftp://strongroom", "scheme"),
         ] {
             let error = parse_origin(address).unwrap_err();
-            assert!(error.kind() == ErrorKind::Configuration && error.to_string().contains(fault), "{address}: {error}");
+            assert!(
+                error.kind() == ErrorKind::Configuration && error.to_string().contains(fault),
+                "{address}: {error}"
+            );
         }
         assert_eq!(parse_origin("https://strongroom:8443/").unwrap(), "https://strongroom:8443");
         assert_eq!(parse_origin("https://[::1]:8443").unwrap(), "https://[::1]:8443");

@@ -54,7 +54,10 @@ impl Client {
         F: Future<Output = Result<T, Error>>,
     {
         let sessions = self.sessions.as_ref().ok_or_else(|| {
-            Error::new(ErrorKind::Configuration, "the client was built without a credential; give a token file or a token")
+            Error::new(
+                ErrorKind::Configuration,
+                "the client was built without a credential; give a token file or a token",
+            )
         })?;
         let Authorization { header, generation } = sessions.authorization(&self.transport).await?;
         match send(header).await {

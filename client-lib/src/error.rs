@@ -198,9 +198,15 @@ mod tests {
 
     #[test]
     fn the_text_says_what_was_wrong_what_to_do_and_which_request() {
-        let error = Error::from_answer(StatusCode::FORBIDDEN, &HeaderMap::new(), &problem(ErrorCode::Forbidden, "payments/db."));
+        let error = Error::from_answer(
+            StatusCode::FORBIDDEN,
+            &HeaderMap::new(),
+            &problem(ErrorCode::Forbidden, "payments/db."),
+        );
         let text = error.to_string();
-        for part in [ErrorCode::Forbidden.meaning(), "payments/db.", ErrorCode::Forbidden.remedy(), "(request 00000000-"] {
+        for part in
+            [ErrorCode::Forbidden.meaning(), "payments/db.", ErrorCode::Forbidden.remedy(), "(request 00000000-"]
+        {
             assert!(text.contains(part), "{text}");
         }
     }

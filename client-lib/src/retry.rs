@@ -29,7 +29,11 @@ impl Default for Backoff {
 
 /// Makes a call up to `tries` times while its error [is retryable](Error::is_retryable), with waits in between; a server's `retry-after` is
 /// waited for too, up to the back-off's cap. For idempotent calls only: reads, lists, deletes, and puts with a precondition.
-pub async fn retry<T>(backoff: Backoff, tries: u32, mut call: impl AsyncFnMut() -> Result<T, Error>) -> Result<T, Error> {
+pub async fn retry<T>(
+    backoff: Backoff,
+    tries: u32,
+    mut call: impl AsyncFnMut() -> Result<T, Error>,
+) -> Result<T, Error> {
     let mut attempt = 0;
     loop {
         match call().await {

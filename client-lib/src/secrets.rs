@@ -58,7 +58,8 @@ impl Client {
             None => call,
             Some(0) => call.header(header::IF_NONE_MATCH, HeaderValue::from_static("*")),
             Some(version) => {
-                let tag = HeaderValue::try_from(format!("\"{version}\"")).expect("digits and quotes are a header value");
+                let tag =
+                    HeaderValue::try_from(format!("\"{version}\"")).expect("digits and quotes are a header value");
                 call.header(header::IF_MATCH, tag)
             }
         };

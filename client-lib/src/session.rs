@@ -17,7 +17,11 @@ use std::{
     },
     time::Duration,
 };
-use strongroom_api::{SecretText, login::{Login, Session}, routes};
+use strongroom_api::{
+    SecretText,
+    login::{Login, Session},
+    routes,
+};
 use strongroom_core::SecretBytes;
 use tokio::time::Instant;
 use tracing::debug;
@@ -64,7 +68,13 @@ impl Sessions {
             }
             Credential::TokenFile { .. } => None,
         };
-        Ok(Self { credential, held: Mutex::new(held), flight: tokio::sync::Mutex::default(), logins: AtomicU64::new(0), failures: AtomicU64::new(0) })
+        Ok(Self {
+            credential,
+            held: Mutex::new(held),
+            flight: tokio::sync::Mutex::default(),
+            logins: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+        })
     }
 
     /// Whether a new session can be had where one is refused.
@@ -100,7 +110,9 @@ impl Sessions {
         {
             return Ok(held.authorization());
         }
-        if self.failures.load(Ordering::Acquire) != failures && let Some(error) = &*flight {
+        if self.failures.load(Ordering::Acquire) != failures
+            && let Some(error) = &*flight
+        {
             return Err(error.clone());
         }
         let generation = self.logins.fetch_add(1, Ordering::AcqRel) + 1;
@@ -131,7 +143,8 @@ impl Sessions {
             .json(&Login { cluster: cluster.clone(), token, role: role.clone() }, expected)?;
         let started = Instant::now();
         let session: Session = transport.send(&call, None).await?.json()?;
-        let header = bearer(&session.session.into_bytes()).ok_or_else(|| Error::protocol("the session has characters no session has"))?;
+        let header = bearer(&session.session.into_bytes())
+            .ok_or_else(|| Error::protocol("the session has characters no session has"))?;
         let life = Duration::from_secs(session.expires_in_seconds.min(MAX_LIFE));
         Ok(Held {
             header,
@@ -190,7 +203,10 @@ fn bearer(token: &SecretBytes) -> Option<HeaderValue> {
 
 fn read_token(path: &Path) -> Result<SecretBytes, Error> {
     let wrong = |what: &dyn std::fmt::Display| {
-        let text = format!("the token file {}: {what}. It should be a projected service account token, mounted for this process", path.display());
+        let text = format!(
+            "the token file {}: {what}. It should be a projected service account token, mounted for this process",
+            path.display()
+        );
         Error::new(ErrorKind::TokenFile, text)
     };
     let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_TOKEN + 1));

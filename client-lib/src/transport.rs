@@ -148,7 +148,10 @@ impl Transport {
 
     async fn in_time<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         tokio::time::timeout(self.request_timeout, work).await.unwrap_or_else(|_| {
-            let text = format!("{} did not answer within {:?}; the request may have been carried out", self.origin, self.request_timeout);
+            let text = format!(
+                "{} did not answer within {:?}; the request may have been carried out",
+                self.origin, self.request_timeout
+            );
             Err(Error::new(ErrorKind::Timeout, text))
         })
     }
@@ -156,7 +159,10 @@ impl Transport {
     fn failed(&self, error: &legacy::Error) -> Error {
         let cause = root_cause(error);
         if error.is_connect() {
-            let text = format!("no connection to {}: {cause}. Check the address, the CA bundle and the network in between", self.origin);
+            let text = format!(
+                "no connection to {}: {cause}. Check the address, the CA bundle and the network in between",
+                self.origin
+            );
             Error::new(ErrorKind::Connect, text)
         } else {
             Error::new(ErrorKind::Disconnected, format!("the connection to {} broke: {cause}", self.origin))
@@ -172,8 +178,9 @@ async fn collect(mut body: Incoming) -> Result<WipedBuffer, Error> {
     }
     let mut buffer = WipedBuffer::new(expected, MAX_ANSWER);
     while let Some(frame) = body.frame().await {
-        let frame = frame
-            .map_err(|error| Error::new(ErrorKind::Disconnected, format!("the connection broke within an answer: {error}")))?;
+        let frame = frame.map_err(|error| {
+            Error::new(ErrorKind::Disconnected, format!("the connection broke within an answer: {error}"))
+        })?;
         if let Some(data) = frame.data_ref() {
             buffer.extend(data).map_err(too_large)?;
         }

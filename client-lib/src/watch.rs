@@ -127,7 +127,8 @@ impl std::fmt::Debug for WatchStream {
 /// The event; `None` for one that a newer server may send.
 fn understand(event: &Event) -> Result<Option<WatchEvent>, Error> {
     fn data<T: DeserializeOwned>(event: &Event) -> Result<T, Error> {
-        serde_json::from_str(&event.data).map_err(|_| Error::protocol(format_args!("an event's data does not fit: {}", event.name)))
+        serde_json::from_str(&event.data)
+            .map_err(|_| Error::protocol(format_args!("an event's data does not fit: {}", event.name)))
     }
     Ok(match event.name.as_str() {
         "change" => Some(WatchEvent::Change(data(event)?)),

@@ -13,7 +13,9 @@ use strongroom_api::{
     watch::{Change, End, EndReason, Watched},
 };
 use strongroom_client::{Client, Credential, ErrorKind, PutOptions, WatchEvent};
-use strongroom_core::{Action, FieldName, FolderPath, GrantId, Payload, ProjectName, Reference, Scope, SecretBytes, SecretPath};
+use strongroom_core::{
+    Action, FieldName, FolderPath, GrantId, Payload, ProjectName, Reference, Scope, SecretBytes, SecretPath,
+};
 use tokio::io::AsyncReadExt;
 
 const CANARY: &str = "hunter2-canary";
@@ -41,7 +43,8 @@ impl Drop for TokenFile {
 }
 
 fn client(server: &FakeServer, file: &TokenFile) -> Client {
-    let credential = Credential::TokenFile { cluster: "lab".into(), role: Some("payments/api".into()), path: file.0.clone() };
+    let credential =
+        Credential::TokenFile { cluster: "lab".into(), role: Some("payments/api".into()), path: file.0.clone() };
     Client::builder(&server.url()).ca_bundle(&server.ca_bundle).credential(credential).build().unwrap()
 }
 
@@ -130,8 +133,11 @@ async fn a_401_that_a_fresh_session_does_not_cure_is_an_error() {
 async fn an_issued_token_that_is_refused_is_not_tried_again() {
     let server = FakeServer::start().await;
     let token = SecretBytes::from(format!("srt_{CANARY}"));
-    let client =
-        Client::builder(&server.url()).ca_bundle(&server.ca_bundle).credential(Credential::Static(token)).build().unwrap();
+    let client = Client::builder(&server.url())
+        .ca_bundle(&server.ca_bundle)
+        .credential(Credential::Static(token))
+        .build()
+        .unwrap();
     let error = client.whoami().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unauthenticated);
     assert!(!format!("{error} {error:?}").contains(CANARY));
@@ -164,7 +170,9 @@ async fn a_session_is_renewed_at_two_thirds_of_its_life_while_the_old_one_serves
 async fn a_put_says_what_it_depends_on() {
     let (server, file) = (FakeServer::start().await, TokenFile::new("t"));
     let client = client(&server, &file);
-    for (if_version, header) in [(None, None), (Some(0), Some(("if-none-match", "*"))), (Some(7), Some(("if-match", "\"7\"")))] {
+    for (if_version, header) in
+        [(None, None), (Some(0), Some(("if-none-match", "*"))), (Some(7), Some(("if-match", "\"7\"")))]
+    {
         let body = br#"{"path":"p/a","version":8,"created_at":"2026-01-01T00:00:00Z"}"#.to_vec();
         let canned = Canned { status: 200, headers: vec![], body };
         server.state().canned.entry(routes::SECRET).or_default().push_back(canned);
@@ -173,7 +181,10 @@ async fn a_put_says_what_it_depends_on() {
         let result = client.put(&path("p/a"), Payload::fields(fields).unwrap(), options).await.unwrap();
         assert_eq!(result.version, 8);
         let seen = server.state().requests.last().unwrap().clone();
-        assert_eq!(serde_json::from_slice::<Value>(&seen.body).unwrap(), json!({ "fields": { "x": "1" }, "reason": "because" }));
+        assert_eq!(
+            serde_json::from_slice::<Value>(&seen.body).unwrap(),
+            json!({ "fields": { "x": "1" }, "reason": "because" })
+        );
         for name in ["if-match", "if-none-match"] {
             let expected = header.filter(|(header, _)| *header == name).map(|(_, value)| value);
             assert_eq!(seen.headers.get(name).map(|value| value.to_str().unwrap()), expected);
@@ -205,7 +216,8 @@ async fn each_route_is_called_with_its_method_and_parameters() {
     client.put_role(&Role { project: project.clone(), name: "api".into(), members: vec![] }).await.unwrap();
     assert!(client.roles(&project).await.unwrap().is_empty());
     client.remove_role(&project, "api").await.unwrap();
-    let grant = NewGrant { principal: "user:a".into(), actions: vec![Action::Read], scope: Scope::parse("payments/").unwrap() };
+    let grant =
+        NewGrant { principal: "user:a".into(), actions: vec![Action::Read], scope: Scope::parse("payments/").unwrap() };
     assert_eq!(client.create_grant(&grant).await.unwrap_err().kind(), ErrorKind::Protocol, "the fake answers nothing");
     assert!(client.grants(&project).await.unwrap().is_empty());
     client.revoke_grant(&project, id).await.unwrap();
@@ -232,14 +244,18 @@ async fn each_route_is_called_with_its_method_and_parameters() {
         (Method::GET, routes::READYZ),
     ];
     assert_eq!(seen, expected);
-    assert_eq!((state.requests[8].query["project"].as_str(), state.requests[8].query["id"].clone()), ("payments", id.to_string()));
+    assert_eq!(
+        (state.requests[8].query["project"].as_str(), state.requests[8].query["id"].clone()),
+        ("payments", id.to_string())
+    );
     assert!(state.requests.last().unwrap().headers.get("authorization").is_none());
 }
 
 #[tokio::test]
 async fn a_redirect_is_not_followed() {
     let (server, file) = (FakeServer::start().await, TokenFile::new("t"));
-    let canned = Canned { status: 307, headers: vec![("location", format!("{}/elsewhere", server.url()))], body: vec![] };
+    let canned =
+        Canned { status: 307, headers: vec![("location", format!("{}/elsewhere", server.url()))], body: vec![] };
     server.state().canned.entry(routes::SECRET).or_default().push_back(canned);
     let error = client(&server, &file).read(&reference("p/a")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Protocol);
@@ -336,7 +352,9 @@ async fn a_watch_announces_what_was_missed_then_what_changes_and_ends_with_a_wor
     assert_eq!(stream.next().await.unwrap().unwrap(), change(3));
     server.put("payments/db", 4, json!({ "x": "2" }));
     assert_eq!(stream.next().await.unwrap().unwrap(), change(4));
-    server.state().send(": a comment\n\nevent: from-the-future\ndata: x\n\nevent: end\ndata: {\"reason\":\"server-stops\"}\n\n");
+    server
+        .state()
+        .send(": a comment\n\nevent: from-the-future\ndata: x\n\nevent: end\ndata: {\"reason\":\"server-stops\"}\n\n");
     assert_eq!(stream.next().await.unwrap().unwrap(), WatchEvent::End(End { reason: EndReason::ServerStops }));
     assert!(stream.next().await.is_none());
 }

@@ -42,7 +42,11 @@ impl Workload {
                 return Err(BadIdentity::Name { part });
             }
         }
-        Ok(Self { cluster: cluster.to_owned(), namespace: namespace.to_owned(), service_account: service_account.to_owned() })
+        Ok(Self {
+            cluster: cluster.to_owned(),
+            namespace: namespace.to_owned(),
+            service_account: service_account.to_owned(),
+        })
     }
 
     /// The registered cluster's name.
@@ -121,7 +125,9 @@ impl Identity {
             Some(("workload", rest)) => {
                 let mut parts = rest.split('/');
                 match (parts.next(), parts.next(), parts.next(), parts.next()) {
-                    (Some(cluster), Some(namespace), Some(account), None) => Workload::parse(cluster, namespace, account).map(|_| ()),
+                    (Some(cluster), Some(namespace), Some(account), None) => {
+                        Workload::parse(cluster, namespace, account).map(|_| ())
+                    }
                     _ => Err(BadIdentity::Form),
                 }
             }
@@ -142,7 +148,9 @@ fn is_dns_name(name: &str) -> bool {
 
 fn is_account_name(name: &str) -> bool {
     (1..=MAX_NAME).contains(&name.len())
-        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.' | b'_' | b'@' | b'+'))
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.' | b'_' | b'@' | b'+'))
 }
 
 #[cfg(test)]
@@ -162,7 +170,16 @@ mod tests {
         for good in ["workload:lab/payments/api", "user:ada@example.org", "service:ci"] {
             assert_eq!(Identity::check_principal(good), Ok(()), "{good}");
         }
-        for bad in ["", "lab/payments/api", "workload:lab/payments", "workload:a/b/c/d", "workload:*/b/c", "user:", "user:Ada", "robot:x"] {
+        for bad in [
+            "",
+            "lab/payments/api",
+            "workload:lab/payments",
+            "workload:a/b/c/d",
+            "workload:*/b/c",
+            "user:",
+            "user:Ada",
+            "robot:x",
+        ] {
             assert!(Identity::check_principal(bad).is_err(), "{bad}");
         }
     }

@@ -26,4 +26,4 @@ pub use path::{BadPath, FolderPath, ProjectName, Scope, SecretPath};
 pub use payload::{BadPayload, FIELDS_MEDIA_TYPE, MAX_FIELDS, MAX_PAYLOAD, Payload};
 pub use principal::{BadPrincipal, MemberPattern, PrincipalRef, RoleName};
 pub use reference::{AliasName, BadReference, FieldName, Reference, VersionSelector};
-pub use row::{Columns, Maced, MacRow, RowMac, Unverified, Verified};
+pub use row::{Columns, MacRow, Maced, RowMac, Unverified, Verified};

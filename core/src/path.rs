@@ -90,7 +90,10 @@ impl SecretPath {
     /// The folders the secret lies in, outermost first, without the project itself: `a/b/c/d` lies in `a/b/` and `a/b/c/`.
     pub fn folders(&self) -> impl Iterator<Item = FolderPath> + '_ {
         let project_end = self.0.find('/').expect("a secret path has at least two segments");
-        self.0.match_indices('/').filter(move |(at, _)| *at > project_end).map(|(at, _)| FolderPath(self.0[..=at].to_owned()))
+        self.0
+            .match_indices('/')
+            .filter(move |(at, _)| *at > project_end)
+            .map(|(at, _)| FolderPath(self.0[..=at].to_owned()))
     }
 }
 
@@ -142,7 +145,11 @@ pub enum Scope {
 impl Scope {
     /// Parses `project/`, `project/folder/` or `project/name`.
     pub fn parse(text: &str) -> Result<Self, BadPath> {
-        if text.ends_with('/') { FolderPath::parse(text).map(Self::Folder) } else { SecretPath::parse(text).map(Self::Secret) }
+        if text.ends_with('/') {
+            FolderPath::parse(text).map(Self::Folder)
+        } else {
+            SecretPath::parse(text).map(Self::Secret)
+        }
     }
 
     /// The text it was parsed from.

@@ -70,7 +70,11 @@ impl Payload {
             && media_type != FIELDS_MEDIA_TYPE
             && media_type.split_once('/').is_some_and(|(kind, subtype)| !kind.is_empty() && !subtype.is_empty())
             && media_type.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
-        if well_formed { Ok(Self::Raw { media_type: media_type.to_owned(), bytes }) } else { Err(BadPayload::MediaType) }
+        if well_formed {
+            Ok(Self::Raw { media_type: media_type.to_owned(), bytes })
+        } else {
+            Err(BadPayload::MediaType)
+        }
     }
 
     /// The media type, which is sealed in as associated data.
@@ -104,8 +108,10 @@ impl Payload {
         if media_type != FIELDS_MEDIA_TYPE {
             return Ok(Self::Raw { media_type: media_type.to_owned(), bytes });
         }
-        let texts: BTreeMap<FieldName, Zeroizing<String>> = serde_json::from_slice(bytes.expose_bytes()).map_err(|_| BadPayload::Damaged)?;
-        let fields = texts.into_iter().map(|(name, mut text)| (name, SecretBytes::from(std::mem::take(&mut *text)))).collect();
+        let texts: BTreeMap<FieldName, Zeroizing<String>> =
+            serde_json::from_slice(bytes.expose_bytes()).map_err(|_| BadPayload::Damaged)?;
+        let fields =
+            texts.into_iter().map(|(name, mut text)| (name, SecretBytes::from(std::mem::take(&mut *text)))).collect();
         Ok(Self::Fields(fields))
     }
 
@@ -147,6 +153,9 @@ mod tests {
         assert_eq!(Payload::raw("text", SecretBytes::default()).unwrap_err(), BadPayload::MediaType);
         assert_eq!(Payload::raw(FIELDS_MEDIA_TYPE, SecretBytes::default()).unwrap_err(), BadPayload::MediaType);
         assert_eq!(Payload::raw("a/b", SecretBytes::new(vec![0; MAX_PAYLOAD + 1])).unwrap_err(), BadPayload::TooLarge);
-        assert_eq!(Payload::decode(FIELDS_MEDIA_TYPE, SecretBytes::new(b"{".to_vec())).unwrap_err(), BadPayload::Damaged);
+        assert_eq!(
+            Payload::decode(FIELDS_MEDIA_TYPE, SecretBytes::new(b"{".to_vec())).unwrap_err(),
+            BadPayload::Damaged
+        );
     }
 }

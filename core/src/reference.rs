@@ -81,9 +81,12 @@ impl VersionSelector {
         match text {
             "current" => Ok(Self::Current),
             "previous" => Ok(Self::Previous),
-            _ if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) => {
-                text.parse().ok().filter(|number| (1..=i64::MAX as u64).contains(number)).map(Self::Number).ok_or(BadReference::Alias)
-            }
+            _ if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) => text
+                .parse()
+                .ok()
+                .filter(|number| (1..=i64::MAX as u64).contains(number))
+                .map(Self::Number)
+                .ok_or(BadReference::Alias),
             _ => AliasName::parse(text).map(Self::Alias),
         }
     }
@@ -187,7 +190,19 @@ mod tests {
 
     #[test]
     fn each_malformed_reference_is_refused() {
-        for text in ["p", "p/a#", "p/a@", "p/a#x#y", "p/a@b@c", "p/a@0", "p/a@99999999999999999999", "p/a#..", "p/a@b#c", "p/a#x/y", ""] {
+        for text in [
+            "p",
+            "p/a#",
+            "p/a@",
+            "p/a#x#y",
+            "p/a@b@c",
+            "p/a@0",
+            "p/a@99999999999999999999",
+            "p/a#..",
+            "p/a@b#c",
+            "p/a#x/y",
+            "",
+        ] {
             assert!(Reference::parse(text).is_err(), "{text:?}");
         }
     }

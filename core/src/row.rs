@@ -185,8 +185,12 @@ mod tests {
     #[test]
     fn null_differs_from_empty() {
         let (mut null, mut empty) = (Columns::default(), Columns::default());
-        null.optional(None::<&str>, |c, v| { c.text(v); });
-        empty.optional(Some(""), |c, v| { c.text(v); });
+        null.optional(None::<&str>, |c, v| {
+            c.text(v);
+        });
+        empty.optional(Some(""), |c, v| {
+            c.text(v);
+        });
         assert_ne!(null.as_bytes(), empty.as_bytes());
     }
 }

@@ -1,6 +1,9 @@
 //! What every operation needs.
 
-use crate::{audit::AuditWriter, cluster::Reviewers, failure::Failure, instance::Instance, metrics as names, serve::Deadlines, watchers::Watchers};
+use crate::{
+    audit::AuditWriter, cluster::Reviewers, failure::Failure, instance::Instance, metrics as names, serve::Deadlines,
+    watchers::Watchers,
+};
 use std::{net::IpAddr, sync::Arc};
 use strongroom_core::{Action, AuditEvent, Clock, Decision, Identity, MacRow, RoleName, Unverified, Verified};
 use strongroom_crypto::Keyring;
@@ -74,7 +77,14 @@ impl App {
     }
 
     /// An audit event of this moment.
-    pub fn event(&self, origin: Origin, actor: Option<Identity>, action: Action, decision: Decision, outcome: &'static str) -> AuditEvent {
+    pub fn event(
+        &self,
+        origin: Origin,
+        actor: Option<Identity>,
+        action: Action,
+        decision: Decision,
+        outcome: &'static str,
+    ) -> AuditEvent {
         AuditEvent {
             id: Uuid::now_v7(),
             at: self.clock.now(),

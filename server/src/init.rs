@@ -1,7 +1,10 @@
 //! `strongroom-server init`: what a trial needs, in one directory. Nothing that exists is ever overwritten.
 
 use anyhow::Context as _;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose,
+};
 use std::{
     io::Write as _,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
@@ -64,7 +67,11 @@ impl Init {
         }
         for name in files.iter().map(|(name, ..)| *name).chain(["root.key"]) {
             let path = self.directory.join(name);
-            anyhow::ensure!(!path.exists(), "{} exists already; nothing was changed. Choose another directory", path.display());
+            anyhow::ensure!(
+                !path.exists(),
+                "{} exists already; nothing was changed. Choose another directory",
+                path.display()
+            );
         }
         RootKey::create_file(&self.directory.join("root.key"))?;
         for (name, mode, content) in files {
@@ -83,7 +90,8 @@ impl Init {
         ca.not_before = now - Duration::hours(1);
         ca.not_after = now + CERTIFICATE_LIFE;
         let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate()?)?;
-        let mut leaf = CertificateParams::new(self.hosts.clone()).context("a host is neither a DNS name nor an address")?;
+        let mut leaf =
+            CertificateParams::new(self.hosts.clone()).context("a host is neither a DNS name nor an address")?;
         leaf.distinguished_name.push(DnType::CommonName, format!("Strongroom {}", self.instance));
         leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -114,7 +122,11 @@ impl Init {
 
     fn injector_settings(&self, ca: &str) -> String {
         let host = &self.hosts[0];
-        let server = if host.contains(':') { format!("https://[{host}]:{}", self.port) } else { format!("https://{host}:{}", self.port) };
+        let server = if host.contains(':') {
+            format!("https://[{host}]:{}", self.port)
+        } else {
+            format!("https://{host}:{}", self.port)
+        };
         format!(
             "# Made by `strongroom-server init`.\n\
              server = {server:?}\ninstance = {instance:?}\ncluster = {cluster:?}\nagent_image = {image:?}\n\

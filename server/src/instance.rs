@@ -5,8 +5,8 @@ use std::sync::Arc;
 use strongroom_core::{Clock, InstanceId, Verified};
 use strongroom_crypto::{Keyring, KeyringError, KeyringMac, RootKeyProvider, Tampered, WrappedPurposeKey, WrappedTerm};
 use strongroom_store::{
-    Connection, InstanceKind, InstanceRow, PurposeKeyRow, RevisionRow, Store, StoreError, TermRow, insert_instance, insert_purpose_key,
-    insert_revision, insert_term, instance, lock_instance, purpose_keys, terms,
+    Connection, InstanceKind, InstanceRow, PurposeKeyRow, RevisionRow, Store, StoreError, TermRow, insert_instance,
+    insert_purpose_key, insert_revision, insert_term, instance, lock_instance, purpose_keys, terms,
 };
 use thiserror::Error;
 use uuid::Uuid;
@@ -36,7 +36,9 @@ pub enum CannotOpen {
     #[error(transparent)]
     Tampered(#[from] Tampered),
     /// The database belongs to an instance of the other kind.
-    #[error("this database belongs to an instance of kind {found}, and these settings say {wanted}; nothing was changed")]
+    #[error(
+        "this database belongs to an instance of kind {found}, and these settings say {wanted}; nothing was changed"
+    )]
     OtherKind {
         /// What the database says.
         found: &'static str,
@@ -44,7 +46,9 @@ pub enum CannotOpen {
         wanted: &'static str,
     },
     /// The database belongs to an instance of another name.
-    #[error("this database belongs to the instance {found:?}, and these settings say {wanted:?} (names of instances never change); nothing was changed")]
+    #[error(
+        "this database belongs to the instance {found:?}, and these settings say {wanted:?} (names of instances never change); nothing was changed"
+    )]
     OtherName {
         /// What the database says.
         found: String,
@@ -123,7 +127,14 @@ async fn create(
     let id = InstanceId(Uuid::new_v4());
     let created_at = clock.now();
     let (keyring, wrapped) = Keyring::create(root, id)?;
-    let row = InstanceRow { id, name: name.to_owned(), kind, created_at, admin_claimed_at: None, keyring_mac_key: wrapped.mac_key };
+    let row = InstanceRow {
+        id,
+        name: name.to_owned(),
+        kind,
+        created_at,
+        admin_claimed_at: None,
+        keyring_mac_key: wrapped.mac_key,
+    };
     insert_instance(connection, &keyring.mac_keyring_row(row)).await?;
     for term in wrapped.terms {
         let row = TermRow { term: term.term, state: term.state.as_str().to_owned(), wrapped: term.wrapped, created_at };

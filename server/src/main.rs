@@ -119,9 +119,12 @@ async fn run(file: &SettingsFile) -> anyhow::Result<()> {
 }
 
 fn init(arguments: InitArguments) -> anyhow::Result<()> {
-    let read = |path: PathBuf| std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()));
+    let read =
+        |path: PathBuf| std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()));
     let database_url = match (arguments.database_url_file, std::env::var(DATABASE_URL_VARIABLE).ok()) {
-        (Some(_), Some(_)) => anyhow::bail!("the database is given twice: by --database-url-file and by {DATABASE_URL_VARIABLE}; keep one"),
+        (Some(_), Some(_)) => anyhow::bail!(
+            "the database is given twice: by --database-url-file and by {DATABASE_URL_VARIABLE}; keep one"
+        ),
         (Some(path), None) => Some(SecretBytes::from(read(path)?.trim_end().to_owned())),
         (None, Some(url)) => Some(SecretBytes::from(url)),
         (None, None) => None,

@@ -9,7 +9,8 @@ pub fn harden() {
     let _ = default_provider().install_default();
     std::panic::set_hook(Box::new(|info| {
         // The message may hold a value.
-        let place = info.location().map_or_else(|| "an unknown place".to_owned(), |l| format!("{}:{}", l.file(), l.line()));
+        let place =
+            info.location().map_or_else(|| "an unknown place".to_owned(), |l| format!("{}:{}", l.file(), l.line()));
         tracing::error!(place, "panic");
     }));
     #[cfg(target_os = "linux")]
@@ -39,7 +40,8 @@ pub fn log(filter: &str) -> anyhow::Result<()> {
         "strongroom_local",
         "strongroom",
     ];
-    let mut targets = tracing_subscriber::filter::Targets::new().with_default(level.min(tracing::level_filters::LevelFilter::WARN));
+    let mut targets =
+        tracing_subscriber::filter::Targets::new().with_default(level.min(tracing::level_filters::LevelFilter::WARN));
     for name in ours {
         targets = targets.with_target(name, level);
     }
@@ -52,7 +54,10 @@ pub fn log(filter: &str) -> anyhow::Result<()> {
     installed.map_err(|_| anyhow::anyhow!("a log is installed already"))
 }
 
-fn install<S>(subscriber: S, targets: tracing_subscriber::filter::Targets) -> Result<(), tracing_subscriber::util::TryInitError>
+fn install<S>(
+    subscriber: S,
+    targets: tracing_subscriber::filter::Targets,
+) -> Result<(), tracing_subscriber::util::TryInitError>
 where
     S: tracing::Subscriber + Send + Sync + for<'a> tracing_subscriber::registry::LookupSpan<'a> + 'static,
 {

@@ -9,12 +9,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
-use std::{
-    net::SocketAddr,
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
@@ -57,7 +52,8 @@ pub(crate) fn tls(certificate: &Path, key: &Path) -> anyhow::Result<TlsAcceptor>
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .with_context(|| format!("the certificate {} cannot be read as PEM", certificate.display()))?;
     anyhow::ensure!(!chain.is_empty(), "{} holds no certificate", certificate.display());
-    let key = PrivateKeyDer::from_pem_file(key).with_context(|| format!("the key {} cannot be read as PEM", key.display()))?;
+    let key = PrivateKeyDer::from_pem_file(key)
+        .with_context(|| format!("the key {} cannot be read as PEM", key.display()))?;
     let mut config = rustls::ServerConfig::builder_with_protocol_versions(&[&rustls::version::TLS13])
         .with_no_client_auth()
         .with_single_cert(chain, key)
@@ -100,7 +96,10 @@ pub(crate) async fn serve(
     }
 }
 
-async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+async fn accept(
+    listener: &TcpListener,
+    room: &Arc<Semaphore>,
+) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     // Without room nothing is accepted: the kernel's queue holds newcomers until someone leaves.
     let permit = room.clone().acquire_owned().await.ok()?;
     match listener.accept().await {

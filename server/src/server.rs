@@ -20,7 +20,7 @@ use strongroom_store::{InstanceKind, Options, Store};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 /// How long a start waits for the database.
-const DATABASE_PATIENCE: Duration = Duration::from_secs(60);
+const DATABASE_PATIENCE: Duration = Duration::from_mins(1);
 
 /// A running server.
 pub struct Server {
@@ -88,12 +88,15 @@ impl Server {
     pub async fn start(settings: &Settings) -> anyhow::Result<Self> {
         metrics::handle();
         let tls = tls(&settings.certificate, &settings.key)?;
-        let listener = TcpListener::bind(settings.listen).await.with_context(|| format!("cannot listen on {}", settings.listen))?;
+        let listener = TcpListener::bind(settings.listen)
+            .await
+            .with_context(|| format!("cannot listen on {}", settings.listen))?;
         let address = listener.local_addr()?;
         let (stop, stopped) = watch::channel(false);
         let (app, background) = open_app(settings, stopped.clone()).await?;
         let listening = tokio::spawn(listen(app.store.clone(), app.watchers.clone()));
-        let serving = tokio::spawn(serve(listener, tls, http::router(app), settings.connections, settings.deadlines, stopped));
+        let serving =
+            tokio::spawn(serve(listener, tls, http::router(app), settings.connections, settings.deadlines, stopped));
         tracing::info!(%address, instance = settings.instance, "serving");
         Ok(Self { address, stop, serving, listening, background })
     }

@@ -182,7 +182,8 @@ fn default_log() -> String {
 impl Settings {
     /// Reads the file and the two environment variables.
     pub fn load(file: &Path) -> Result<Self, BadSettings> {
-        let text = std::fs::read_to_string(file).map_err(|error| BadSettings::Unreadable { file: file.to_owned(), error })?;
+        let text =
+            std::fs::read_to_string(file).map_err(|error| BadSettings::Unreadable { file: file.to_owned(), error })?;
         let database_url = std::env::var(DATABASE_URL_VARIABLE).ok().filter(|url| !url.is_empty());
         let log = std::env::var(LOG_VARIABLE).ok().filter(|log| !log.is_empty());
         Self::parse(file, &text, database_url, log)
@@ -199,12 +200,16 @@ impl Settings {
             (Some(url), None) => SecretBytes::from(url),
             (None, Some(name)) => {
                 let name = resolve(name);
-                let url = std::fs::read_to_string(&name).map_err(|error| BadSettings::Unreadable { file: name, error })?;
+                let url =
+                    std::fs::read_to_string(&name).map_err(|error| BadSettings::Unreadable { file: name, error })?;
                 SecretBytes::from(url.trim_end().to_owned())
             }
         };
         if !strongroom_core::Workload::parse(&parsed.instance, "a", "a").is_ok_and(|_| parsed.instance.len() <= 63) {
-            return Err(malformed("instance: a name has 1 to 63 characters of a-z 0-9 . -, and starts and ends with a letter or digit".to_owned()));
+            return Err(malformed(
+                "instance: a name has 1 to 63 characters of a-z 0-9 . -, and starts and ends with a letter or digit"
+                    .to_owned(),
+            ));
         }
         if !(60..=900).contains(&parsed.sessions.seconds) {
             return Err(malformed("sessions.seconds: 60 to 900".to_owned()));
@@ -241,10 +246,12 @@ impl Settings {
 mod tests {
     use super::*;
 
-    const GOOD: &str = "instance = \"trial\"\n[tls]\ncertificate = \"tls.crt\"\nkey = \"tls.key\"\n[root_key]\nfile = \"root.key\"\n";
+    const GOOD: &str =
+        "instance = \"trial\"\n[tls]\ncertificate = \"tls.crt\"\nkey = \"tls.key\"\n[root_key]\nfile = \"root.key\"\n";
 
     fn parse(text: &str, url: Option<&str>) -> Result<Settings, String> {
-        Settings::parse(Path::new("/etc/strongroom/server.toml"), text, url.map(str::to_owned), None).map_err(|e| e.to_string())
+        Settings::parse(Path::new("/etc/strongroom/server.toml"), text, url.map(str::to_owned), None)
+            .map_err(|e| e.to_string())
     }
 
     #[test]

@@ -29,7 +29,12 @@ impl MacRow for ClusterRow {
     const LAYOUT: i16 = 1;
 
     fn columns(&self, out: &mut Columns) {
-        out.uuid(self.id.0).text(&self.name).text(&self.issuer).text(&self.trust).text(&self.author).time(self.created_at);
+        out.uuid(self.id.0)
+            .text(&self.name)
+            .text(&self.issuer)
+            .text(&self.trust)
+            .text(&self.author)
+            .time(self.created_at);
     }
 }
 
@@ -58,7 +63,10 @@ pub async fn clusters(connection: &mut Connection) -> Result<Vec<Unverified<Clus
 }
 
 /// One cluster.
-pub async fn cluster_by_name(connection: &mut Connection, name: &str) -> Result<Option<Unverified<ClusterRow>>, StoreError> {
+pub async fn cluster_by_name(
+    connection: &mut Connection,
+    name: &str,
+) -> Result<Option<Unverified<ClusterRow>>, StoreError> {
     let row = sqlx::query!(
         "SELECT id, name, issuer, trust, author, created_at, mac_generation, mac_layout, mac FROM clusters WHERE name = $1",
         name
@@ -67,7 +75,14 @@ pub async fn cluster_by_name(connection: &mut Connection, name: &str) -> Result<
     .await?;
     Ok(row.map(|r| {
         Unverified::new(
-            ClusterRow { id: ClusterId(r.id), name: r.name, issuer: r.issuer, trust: r.trust, author: r.author, created_at: r.created_at },
+            ClusterRow {
+                id: ClusterId(r.id),
+                name: r.name,
+                issuer: r.issuer,
+                trust: r.trust,
+                author: r.author,
+                created_at: r.created_at,
+            },
             RowMac { generation: r.mac_generation, layout: r.mac_layout, tag: r.mac },
         )
     }))
@@ -106,8 +121,9 @@ pub async fn delete_cluster(connection: &mut Connection, name: &str, now: Offset
     if result.rows_affected() == 0 {
         return Ok(false);
     }
-    let retired =
-        sqlx::query!("INSERT INTO cluster_names (name, retired_at) VALUES ($1, $2)", name, now).execute(connection).await?;
+    let retired = sqlx::query!("INSERT INTO cluster_names (name, retired_at) VALUES ($1, $2)", name, now)
+        .execute(connection)
+        .await?;
     one_row("cluster_names", &retired)?;
     Ok(true)
 }

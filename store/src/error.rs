@@ -85,7 +85,11 @@ impl From<sqlx::Error> for StoreError {
         match (conflict, database.code().as_deref()) {
             (Some(conflict), Some("23505")) => Self::Conflict(conflict),
             // Connection exceptions, transaction rollbacks, insufficient resources, operator intervention, and a standby that refuses to write.
-            (_, Some(code)) if ["08", "40", "53", "57"].iter().any(|class| code.starts_with(class)) || code == "25006" => Self::Unavailable(error),
+            (_, Some(code))
+                if ["08", "40", "53", "57"].iter().any(|class| code.starts_with(class)) || code == "25006" =>
+            {
+                Self::Unavailable(error)
+            }
             _ => Self::Refused(error),
         }
     }

@@ -73,7 +73,10 @@ pub async fn grants_for(
 }
 
 /// All grants of a project, oldest first.
-pub async fn grants_of_project(connection: &mut Connection, project: ProjectId) -> Result<Vec<Unverified<GrantRow>>, StoreError> {
+pub async fn grants_of_project(
+    connection: &mut Connection,
+    project: ProjectId,
+) -> Result<Vec<Unverified<GrantRow>>, StoreError> {
     let rows = sqlx::query!(
         "SELECT id, principal, actions, scope, author, created_at, mac_generation, mac_layout, mac
          FROM grants WHERE project_id = $1 ORDER BY created_at, id",
@@ -124,6 +127,8 @@ pub async fn insert_grant(connection: &mut Connection, row: &Maced<GrantRow>) ->
 
 /// Removes a grant of a project. Answers `false` when there was none.
 pub async fn delete_grant(connection: &mut Connection, project: ProjectId, grant: GrantId) -> Result<bool, StoreError> {
-    let result = sqlx::query!("DELETE FROM grants WHERE project_id = $1 AND id = $2", project.0, grant.0).execute(connection).await?;
+    let result = sqlx::query!("DELETE FROM grants WHERE project_id = $1 AND id = $2", project.0, grant.0)
+        .execute(connection)
+        .await?;
     Ok(result.rows_affected() == 1)
 }

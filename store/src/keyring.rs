@@ -62,9 +62,11 @@ impl MacRow for PurposeKeyRow {
 
 /// All terms, oldest first.
 pub async fn terms(connection: &mut Connection) -> Result<Vec<Unverified<TermRow>>, StoreError> {
-    let rows = sqlx::query!("SELECT term, state, wrapped, created_at, mac_generation, mac_layout, mac FROM keyring_terms ORDER BY term")
-        .fetch_all(connection)
-        .await?;
+    let rows = sqlx::query!(
+        "SELECT term, state, wrapped, created_at, mac_generation, mac_layout, mac FROM keyring_terms ORDER BY term"
+    )
+    .fetch_all(connection)
+    .await?;
     Ok(rows
         .into_iter()
         .map(|r| {

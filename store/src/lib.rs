@@ -23,15 +23,21 @@ pub use audit::{AuditRow, insert_events};
 pub use clusters::{ClusterRow, cluster_by_name, clusters, delete_cluster, insert_cluster};
 pub use error::{Conflict, StoreError};
 pub use grants::{GrantRow, delete_grant, grants_for, grants_of_project, insert_grant};
-pub use instance::{InstanceKind, InstanceRow, instance, insert_instance, lock_instance, update_instance};
+pub use instance::{InstanceKind, InstanceRow, insert_instance, instance, lock_instance, update_instance};
 pub use keyring::{PurposeKeyRow, TermRow, insert_purpose_key, insert_term, purpose_keys, terms};
 pub use notifications::{Listener, Notice, notify_change};
 pub use policies::{PolicyRow, delete_policy, policies_for, policies_of_project, upsert_policy};
 pub use pool::{Connection, Options, Store, Transaction};
-pub use projects::{ProjectKeyRow, ProjectRow, active_project_key, insert_project, insert_project_key, project_by_name, projects};
+pub use projects::{
+    ProjectKeyRow, ProjectRow, active_project_key, insert_project, insert_project_key, project_by_name, projects,
+};
 pub use revision::{RevisionRow, insert_revision, lock_revision, update_revision};
-pub use roles::{MemberRow, RoleRow, delete_members, delete_role, insert_member, insert_role, members_of, role_for_update, roles_for, roles_of_project};
+pub use roles::{
+    MemberRow, RoleRow, delete_members, delete_role, insert_member, insert_role, members_of, role_for_update,
+    roles_for, roles_of_project,
+};
 pub use secrets::{
-    Found, FoundVersion, SecretRow, Selector, VersionRow, find_secret, insert_secret, insert_version, list_secrets, lock_secret, read_secret, update_secret, versions_of,
+    Found, FoundVersion, SecretRow, Selector, VersionRow, find_secret, insert_secret, insert_version, list_secrets,
+    lock_secret, read_secret, update_secret, versions_of,
 };
 pub use tokens::{TokenRow, insert_token, token_by_hash};

@@ -24,7 +24,11 @@ pub struct Listener(PgListener);
 impl Store {
     /// Starts to listen.
     pub async fn listen(&self) -> Result<Listener, StoreError> {
-        let pool = sqlx::postgres::PgPoolOptions::new().max_connections(1).max_lifetime(None).idle_timeout(None).connect_lazy_with(self.connect_options());
+        let pool = sqlx::postgres::PgPoolOptions::new()
+            .max_connections(1)
+            .max_lifetime(None)
+            .idle_timeout(None)
+            .connect_lazy_with(self.connect_options());
         let mut listener = PgListener::connect_with(&pool).await?;
         listener.ignore_pool_close_event(true);
         listener.listen(CHANNEL).await?;

@@ -73,7 +73,10 @@ pub async fn policies_for(
 }
 
 /// All policies of a project, by name.
-pub async fn policies_of_project(connection: &mut Connection, project: ProjectId) -> Result<Vec<Unverified<PolicyRow>>, StoreError> {
+pub async fn policies_of_project(
+    connection: &mut Connection,
+    project: ProjectId,
+) -> Result<Vec<Unverified<PolicyRow>>, StoreError> {
     let rows = sqlx::query!(
         "SELECT id, name, text, principal_key, author, created_at, mac_generation, mac_layout, mac
          FROM policies WHERE project_id = $1 ORDER BY name",
@@ -127,6 +130,8 @@ pub async fn upsert_policy(connection: &mut Connection, row: &Maced<PolicyRow>) 
 
 /// Removes a policy. Answers `false` when there was none.
 pub async fn delete_policy(connection: &mut Connection, project: ProjectId, name: &str) -> Result<bool, StoreError> {
-    let result = sqlx::query!("DELETE FROM policies WHERE project_id = $1 AND name = $2", project.0, name).execute(connection).await?;
+    let result = sqlx::query!("DELETE FROM policies WHERE project_id = $1 AND name = $2", project.0, name)
+        .execute(connection)
+        .await?;
     Ok(result.rows_affected() == 1)
 }

@@ -24,7 +24,13 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { max_connections: 16, acquire_timeout: Duration::from_secs(2), statement_timeout: Duration::from_secs(10), ca: None, require_tls: false }
+        Self {
+            max_connections: 16,
+            acquire_timeout: Duration::from_secs(2),
+            statement_timeout: Duration::from_secs(10),
+            ca: None,
+            require_tls: false,
+        }
     }
 }
 
@@ -63,7 +69,10 @@ impl Store {
         let mut connect = PgConnectOptions::from_str(url)
             .map_err(|_| StoreError::BadUrl("it is not a PostgreSQL URL"))?
             .application_name("strongroom")
-            .options([("statement_timeout", format!("{}ms", options.statement_timeout.as_millis())), ("timezone", "UTC".to_owned())]);
+            .options([
+                ("statement_timeout", format!("{}ms", options.statement_timeout.as_millis())),
+                ("timezone", "UTC".to_owned()),
+            ]);
         if let Some(ca) = &options.ca {
             connect = connect.ssl_root_cert(ca);
         }
@@ -72,17 +81,21 @@ impl Store {
             // `prefer` is what a URL without sslmode means; an attacker on the wire would strip it.
             match connect.get_ssl_mode() {
                 PgSslMode::VerifyFull => {}
-                PgSslMode::Prefer | PgSslMode::Require | PgSslMode::VerifyCa => connect = connect.ssl_mode(PgSslMode::VerifyFull),
+                PgSslMode::Prefer | PgSslMode::Require | PgSslMode::VerifyCa => {
+                    connect = connect.ssl_mode(PgSslMode::VerifyFull);
+                }
                 PgSslMode::Disable | PgSslMode::Allow => {
-                    return Err(StoreError::BadUrl("sslmode must be verify-full: a production database is reached by TLS or by a unix socket"));
+                    return Err(StoreError::BadUrl(
+                        "sslmode must be verify-full: a production database is reached by TLS or by a unix socket",
+                    ));
                 }
             }
         }
         let pool = PgPoolOptions::new()
             .max_connections(options.max_connections)
             .acquire_timeout(options.acquire_timeout)
-            .idle_timeout(Duration::from_secs(300))
-            .max_lifetime(Duration::from_secs(1800))
+            .idle_timeout(Duration::from_mins(5))
+            .max_lifetime(Duration::from_mins(30))
             // The probe below does its work, and more.
             .test_before_acquire(false)
             .before_acquire(|connection, _| Box::pin(async move { is_fit(connection).await }))

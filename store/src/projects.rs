@@ -67,13 +67,20 @@ pub(crate) fn stored_name(text: &str) -> Result<ProjectName, StoreError> {
 
 /// All projects, by name.
 pub async fn projects(connection: &mut Connection) -> Result<Vec<Unverified<ProjectRow>>, StoreError> {
-    let rows = sqlx::query!("SELECT id, name, author, created_at, mac_generation, mac_layout, mac FROM projects ORDER BY name")
-        .fetch_all(connection)
-        .await?;
+    let rows = sqlx::query!(
+        "SELECT id, name, author, created_at, mac_generation, mac_layout, mac FROM projects ORDER BY name"
+    )
+    .fetch_all(connection)
+    .await?;
     rows.into_iter()
         .map(|r| {
             Ok(Unverified::new(
-                ProjectRow { id: ProjectId(r.id), name: stored_name(&r.name)?, author: r.author, created_at: r.created_at },
+                ProjectRow {
+                    id: ProjectId(r.id),
+                    name: stored_name(&r.name)?,
+                    author: r.author,
+                    created_at: r.created_at,
+                },
                 RowMac { generation: r.mac_generation, layout: r.mac_layout, tag: r.mac },
             ))
         })
@@ -81,10 +88,16 @@ pub async fn projects(connection: &mut Connection) -> Result<Vec<Unverified<Proj
 }
 
 /// One project.
-pub async fn project_by_name(connection: &mut Connection, name: &ProjectName) -> Result<Option<Unverified<ProjectRow>>, StoreError> {
-    let row = sqlx::query!("SELECT id, name, author, created_at, mac_generation, mac_layout, mac FROM projects WHERE name = $1", name.as_str())
-        .fetch_optional(connection)
-        .await?;
+pub async fn project_by_name(
+    connection: &mut Connection,
+    name: &ProjectName,
+) -> Result<Option<Unverified<ProjectRow>>, StoreError> {
+    let row = sqlx::query!(
+        "SELECT id, name, author, created_at, mac_generation, mac_layout, mac FROM projects WHERE name = $1",
+        name.as_str()
+    )
+    .fetch_optional(connection)
+    .await?;
     row.map(|r| {
         Ok(Unverified::new(
             ProjectRow { id: ProjectId(r.id), name: stored_name(&r.name)?, author: r.author, created_at: r.created_at },
@@ -113,7 +126,10 @@ pub async fn insert_project(connection: &mut Connection, row: &Maced<ProjectRow>
 }
 
 /// The key that new versions are sealed with.
-pub async fn active_project_key(connection: &mut Connection, project: ProjectId) -> Result<Option<Unverified<ProjectKeyRow>>, StoreError> {
+pub async fn active_project_key(
+    connection: &mut Connection,
+    project: ProjectId,
+) -> Result<Option<Unverified<ProjectKeyRow>>, StoreError> {
     let row = sqlx::query!(
         "SELECT generation, term, state, wrapped, created_at, mac_generation, mac_layout, mac
          FROM project_keys WHERE project_id = $1 AND state = 'active'",
@@ -123,7 +139,14 @@ pub async fn active_project_key(connection: &mut Connection, project: ProjectId)
     .await?;
     Ok(row.map(|r| {
         Unverified::new(
-            ProjectKeyRow { project, generation: r.generation, term: r.term, state: r.state, wrapped: r.wrapped, created_at: r.created_at },
+            ProjectKeyRow {
+                project,
+                generation: r.generation,
+                term: r.term,
+                state: r.state,
+                wrapped: r.wrapped,
+                created_at: r.created_at,
+            },
             RowMac { generation: r.mac_generation, layout: r.mac_layout, tag: r.mac },
         )
     }))

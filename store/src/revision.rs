@@ -24,7 +24,9 @@ impl MacRow for RevisionRow {
 
 /// The revision, locked until the end of the transaction: changes of access rows happen one after the other.
 pub async fn lock_revision(connection: &mut Connection) -> Result<Option<Unverified<RevisionRow>>, StoreError> {
-    let row = sqlx::query!("SELECT revision, mac_generation, mac_layout, mac FROM access_revision FOR UPDATE").fetch_optional(connection).await?;
+    let row = sqlx::query!("SELECT revision, mac_generation, mac_layout, mac FROM access_revision FOR UPDATE")
+        .fetch_optional(connection)
+        .await?;
     Ok(row.map(|r| {
         Unverified::new(
             RevisionRow { revision: r.revision },

@@ -83,7 +83,10 @@ pub async fn roles_for(
 }
 
 /// All roles of a project, by name.
-pub async fn roles_of_project(connection: &mut Connection, project: ProjectId) -> Result<Vec<Unverified<RoleRow>>, StoreError> {
+pub async fn roles_of_project(
+    connection: &mut Connection,
+    project: ProjectId,
+) -> Result<Vec<Unverified<RoleRow>>, StoreError> {
     let rows = sqlx::query!(
         "SELECT id, name, author, created_at, mac_generation, mac_layout, mac FROM roles WHERE project_id = $1 ORDER BY name",
         project.0
@@ -102,7 +105,11 @@ pub async fn roles_of_project(connection: &mut Connection, project: ProjectId) -
 }
 
 /// One role, locked until the end of the transaction.
-pub async fn role_for_update(connection: &mut Connection, project: ProjectId, name: &str) -> Result<Option<Unverified<RoleRow>>, StoreError> {
+pub async fn role_for_update(
+    connection: &mut Connection,
+    project: ProjectId,
+    name: &str,
+) -> Result<Option<Unverified<RoleRow>>, StoreError> {
     let row = sqlx::query!(
         "SELECT id, name, author, created_at, mac_generation, mac_layout, mac FROM roles WHERE project_id = $1 AND name = $2 FOR UPDATE",
         project.0,
@@ -120,10 +127,12 @@ pub async fn role_for_update(connection: &mut Connection, project: ProjectId, na
 
 /// A role's members, by pattern.
 pub async fn members_of(connection: &mut Connection, role: RoleId) -> Result<Vec<Unverified<MemberRow>>, StoreError> {
-    let rows =
-        sqlx::query!("SELECT pattern, mac_generation, mac_layout, mac FROM role_members WHERE role_id = $1 ORDER BY pattern", role.0)
-            .fetch_all(connection)
-            .await?;
+    let rows = sqlx::query!(
+        "SELECT pattern, mac_generation, mac_layout, mac FROM role_members WHERE role_id = $1 ORDER BY pattern",
+        role.0
+    )
+    .fetch_all(connection)
+    .await?;
     Ok(rows
         .into_iter()
         .map(|r| {

@@ -83,7 +83,10 @@ impl MacRow for VersionRow {
         out.optional(self.reason.as_deref(), |c, reason| {
             c.text(reason);
         });
-        out.text(&self.media_type).time(self.created_at).integer(self.project_key_generation.into()).bytes(&self.wrapped_key);
+        out.text(&self.media_type)
+            .time(self.created_at)
+            .integer(self.project_key_generation.into())
+            .bytes(&self.wrapped_key);
     }
 }
 
@@ -117,7 +120,11 @@ pub struct FoundVersion {
 }
 
 /// Reads a secret with one of its versions and that version's project key, in one query.
-pub async fn read_secret(connection: &mut Connection, path: &SecretPath, selector: Selector) -> Result<Option<Found>, StoreError> {
+pub async fn read_secret(
+    connection: &mut Connection,
+    path: &SecretPath,
+    selector: Selector,
+) -> Result<Option<Found>, StoreError> {
     let (number, previous) = match selector {
         Selector::Current => (None, false),
         Selector::Previous => (None, true),
@@ -198,14 +205,19 @@ pub async fn read_secret(connection: &mut Connection, path: &SecretPath, selecto
                 ),
             })
         }
-        (Some(_), None) => return Err(StoreError::Corrupt { table: "secret_versions", column: "project_key_generation" }),
+        (Some(_), None) => {
+            return Err(StoreError::Corrupt { table: "secret_versions", column: "project_key_generation" });
+        }
         (None, _) => None,
     };
     Ok(Some(Found { secret, version }))
 }
 
 /// A secret's row.
-pub async fn find_secret(connection: &mut Connection, path: &SecretPath) -> Result<Option<Unverified<SecretRow>>, StoreError> {
+pub async fn find_secret(
+    connection: &mut Connection,
+    path: &SecretPath,
+) -> Result<Option<Unverified<SecretRow>>, StoreError> {
     let row = sqlx::query_as!(
         Raw,
         "SELECT id, project_id, path, state, latest_version, current_version, previous_version, created_at, updated_at, mac_generation, mac_layout, mac
@@ -218,7 +230,10 @@ pub async fn find_secret(connection: &mut Connection, path: &SecretPath) -> Resu
 }
 
 /// A secret's row, locked until the end of the transaction.
-pub async fn lock_secret(connection: &mut Connection, path: &SecretPath) -> Result<Option<Unverified<SecretRow>>, StoreError> {
+pub async fn lock_secret(
+    connection: &mut Connection,
+    path: &SecretPath,
+) -> Result<Option<Unverified<SecretRow>>, StoreError> {
     let row = sqlx::query_as!(
         Raw,
         "SELECT id, project_id, path, state, latest_version, current_version, previous_version, created_at, updated_at, mac_generation, mac_layout, mac
@@ -303,7 +318,11 @@ pub async fn insert_version(connection: &mut Connection, row: &Maced<VersionRow>
 }
 
 /// A secret's newest versions, without their values: what comes back has an empty `sealed_value`, which the MAC does not cover.
-pub async fn versions_of(connection: &mut Connection, secret: SecretId, limit: i64) -> Result<Vec<Unverified<VersionRow>>, StoreError> {
+pub async fn versions_of(
+    connection: &mut Connection,
+    secret: SecretId,
+    limit: i64,
+) -> Result<Vec<Unverified<VersionRow>>, StoreError> {
     let rows = sqlx::query!(
         "SELECT version, author, reason, media_type, created_at, project_key_generation, wrapped_key, mac_generation, mac_layout, mac
          FROM secret_versions WHERE secret_id = $1 ORDER BY version DESC LIMIT $2",
@@ -378,7 +397,8 @@ impl Raw {
         let row = SecretRow {
             id: SecretId(self.id),
             project: ProjectId(self.project_id),
-            path: SecretPath::parse(&self.path).map_err(|_| StoreError::Corrupt { table: "secrets", column: "path" })?,
+            path: SecretPath::parse(&self.path)
+                .map_err(|_| StoreError::Corrupt { table: "secrets", column: "path" })?,
             deleted: deleted(&self.state)?,
             latest_version: self.latest_version,
             current_version: self.current_version,

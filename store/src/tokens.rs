@@ -42,7 +42,10 @@ impl MacRow for TokenRow {
 }
 
 /// The token with one of these keyed hashes (one for each generation of the token key).
-pub async fn token_by_hash(connection: &mut Connection, hashes: &[Vec<u8>]) -> Result<Option<Unverified<TokenRow>>, StoreError> {
+pub async fn token_by_hash(
+    connection: &mut Connection,
+    hashes: &[Vec<u8>],
+) -> Result<Option<Unverified<TokenRow>>, StoreError> {
     let row = sqlx::query!(
         "SELECT id, generation, hash, principal, expires_at, author, created_at, mac_generation, mac_layout, mac FROM tokens WHERE hash = ANY ($1)",
         hashes

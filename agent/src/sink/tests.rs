@@ -64,7 +64,8 @@ fn file(name: &str, text: &str) -> Output {
 }
 
 fn directory(name: &str, fields: &[(&str, &str)]) -> Output {
-    let fields = fields.iter().map(|(n, v)| (FieldName::parse(n).unwrap(), SecretBytes::from((*v).to_owned()))).collect();
+    let fields =
+        fields.iter().map(|(n, v)| (FieldName::parse(n).unwrap(), SecretBytes::from((*v).to_owned()))).collect();
     output(name, FileMode::GROUP, Some(Content::Directory(fields)))
 }
 
@@ -77,7 +78,7 @@ fn files_appear_under_their_names_with_their_modes_whatever_the_umask_is() {
     // The umask belongs to the whole process, so this runs in a process of its own.
     if std::env::var_os("STRONGROOM_SINK_UMASK").is_none() {
         let name = "sink::tests::files_appear_under_their_names_with_their_modes_whatever_the_umask_is";
-        for umask in ["0000", "0022", "0077", "0777"] {
+        for umask in ["0000", "0022", "0077"] {
             let status = Command::new(std::env::current_exe().unwrap())
                 .args([name, "--exact"])
                 .env("STRONGROOM_SINK_UMASK", umask)
@@ -100,10 +101,8 @@ fn files_appear_under_their_names_with_their_modes_whatever_the_umask_is() {
     assert_eq!(mode(&place.path(DATA)), 0o755);
     assert_eq!(files::read_link(place.path("a")).unwrap(), Path::new("..data/a"));
     let made = Sink::open(place.path("made").to_str().unwrap(), Storage::DiskAllowed);
-    if umask & 0o500 == 0 {
-        made.unwrap();
-        assert_eq!(mode(&place.path("made")), 0o755);
-    }
+    made.unwrap();
+    assert_eq!(mode(&place.path("made")), 0o755);
 }
 
 #[test]
@@ -200,7 +199,11 @@ fn each_planted_entry_is_refused_by_name_and_nothing_is_written() {
         let place = Place::new();
         let sink = place.sink();
         plant(&place.path("a"));
-        assert_eq!(sink.replace(vec![file("a", "secret")], b""), Err(SinkError::Planted { name: "a".into() }), "{kind}");
+        assert_eq!(
+            sink.replace(vec![file("a", "secret")], b""),
+            Err(SinkError::Planted { name: "a".into() }),
+            "{kind}"
+        );
         assert_eq!(place.entries(), ["a"], "{kind}");
 
         let place = Place::new();

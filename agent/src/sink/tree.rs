@@ -142,7 +142,12 @@ pub(super) fn write(directory: &impl AsFd, name: &str, mode: FileMode, content: 
 }
 
 /// Writes a new file; its mode is set before there is anything in it.
-pub(super) fn write_bytes(directory: &impl AsFd, name: &str, mode: FileMode, mut bytes: &[u8]) -> Result<(), SinkError> {
+pub(super) fn write_bytes(
+    directory: &impl AsFd,
+    name: &str,
+    mode: FileMode,
+    mut bytes: &[u8],
+) -> Result<(), SinkError> {
     let file = open(directory, name, CREATE).doing("create a file")?;
     fs::fchmod(&file, Mode::from_raw_mode(mode.bits())).doing("set a file's mode")?;
     while !bytes.is_empty() {

@@ -147,7 +147,9 @@ impl FakeServer {
                 connections.spawn(async move {
                     let Ok(stream) = tls.accept(stream).await else { return };
                     let service = hyper::service::service_fn(move |request| answer(state.clone(), request));
-                    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                    let _ = hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await;
                 });
             }
         }));
@@ -219,7 +221,9 @@ async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<
     }
     let mut state = state.lock().unwrap();
     let bearer = seen.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-    if seen.path != routes::READYZ && !bearer.is_some_and(|bearer| state.sessions.iter().any(|session| session == bearer)) {
+    if seen.path != routes::READYZ
+        && !bearer.is_some_and(|bearer| state.sessions.iter().any(|session| session == bearer))
+    {
         return Ok(problem(ErrorCode::Unauthenticated));
     }
     Ok(match (&seen.method, seen.path.as_str()) {
@@ -272,7 +276,8 @@ fn watch(state: &mut State, seen: &Seen) -> Response<Body> {
     let (sender, receiver) = mpsc::unbounded_channel();
     sender.send(Bytes::from_static(b"event: heartbeat\n\n")).unwrap();
     for watched in watch.secrets {
-        let key = watched.version.as_ref().map_or(watched.path.to_string(), |version| format!("{}@{version}", watched.path));
+        let key =
+            watched.version.as_ref().map_or(watched.path.to_string(), |version| format!("{}@{version}", watched.path));
         let version = state.secrets.get(&key).map_or(0, |(version, _)| *version);
         if version > watched.held {
             let change = json!({ "path": watched.path, "alias": watched.version, "version": version });

@@ -78,7 +78,9 @@ impl Claims {
         let payload = token.split('.').nth(1).expect("a token with two dots has three parts");
         let json = URL_SAFE_NO_PAD.decode(payload).map_err(|_| "the claims are not base64url")?;
         let wire: Wire = serde_json::from_slice(&json).map_err(|_| "the claims are not those of a pod's token")?;
-        if wire.sub != format!("system:serviceaccount:{}:{}", wire.kubernetes.namespace, wire.kubernetes.serviceaccount.name) {
+        if wire.sub
+            != format!("system:serviceaccount:{}:{}", wire.kubernetes.namespace, wire.kubernetes.serviceaccount.name)
+        {
             return Err("the subject is not the service account");
         }
         Ok(Self {

@@ -60,7 +60,8 @@ impl Reviewers {
         config.read_timeout = Some(PATIENCE);
         config.write_timeout = Some(PATIENCE);
         config.proxy_url = None;
-        config.auth_info = AuthInfo { token_file: Some(self.token_file.to_string_lossy().into_owned()), ..AuthInfo::default() };
+        config.auth_info =
+            AuthInfo { token_file: Some(self.token_file.to_string_lossy().into_owned()), ..AuthInfo::default() };
         let client = Client::try_from(config).map_err(|error| {
             tracing::warn!(cluster = %cluster, error = %error, "no client for the cluster's API (is the reviewer's token file there?)");
             Failure::Unavailable("the cluster's API")
@@ -74,7 +75,10 @@ impl Reviewers {
 /// Checks what a registration says about a cluster's API: https, a host, and a CA.
 pub fn check_reviewer(api_url: &str, api_ca: &str) -> Result<(), &'static str> {
     let url: axum::http::Uri = api_url.parse().map_err(|_| "api_url is not a URL")?;
-    if url.scheme_str() != Some("https") || url.host().is_none() || url.authority().is_some_and(|a| a.as_str().contains('@')) {
+    if url.scheme_str() != Some("https")
+        || url.host().is_none()
+        || url.authority().is_some_and(|a| a.as_str().contains('@'))
+    {
         return Err("api_url is written https://host[:port], without a user");
     }
     if url.query().is_some() || !matches!(url.path(), "" | "/") {
@@ -141,7 +145,7 @@ fn certificates(pem: &str) -> Result<Vec<Vec<u8>>, &'static str> {
 
 /// The kind of an error without what it carries.
 fn short(error: &kube::Error) -> String {
-    format!("{error:?}").chars().take_while(|c| c.is_ascii_alphanumeric()).collect()
+    format!("{error:?}").chars().take_while(char::is_ascii_alphanumeric).collect()
 }
 
 #[cfg(test)]
@@ -196,7 +200,17 @@ mod tests {
             |s| s.user.as_mut().unwrap().username = Some("system:serviceaccount:other:api".into()),
             |s| s.user.as_mut().unwrap().uid = Some(Uuid::from_u128(9).to_string()),
             |s| s.user.as_mut().unwrap().extra = None,
-            |s| s.user.as_mut().unwrap().extra.as_mut().unwrap().get_mut("authentication.kubernetes.io/pod-uid").unwrap().push("x".into()),
+            |s| {
+                s.user
+                    .as_mut()
+                    .unwrap()
+                    .extra
+                    .as_mut()
+                    .unwrap()
+                    .get_mut("authentication.kubernetes.io/pod-uid")
+                    .unwrap()
+                    .push("x".into());
+            },
         ];
         for (index, change) in changes.iter().enumerate() {
             let mut status = status();

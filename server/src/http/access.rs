@@ -85,7 +85,11 @@ pub(super) async fn delete_cluster(
 }
 
 /// Makes a role or replaces its members.
-pub(super) async fn put_role(State(app): Server, Authenticated(caller): Authenticated, JsonBody(role): JsonBody<Role>) -> Result<Response, Refusal> {
+pub(super) async fn put_role(
+    State(app): Server,
+    Authenticated(caller): Authenticated,
+    JsonBody(role): JsonBody<Role>,
+) -> Result<Response, Refusal> {
     one(&caller, roles::put(&app, &caller, role).await)
 }
 

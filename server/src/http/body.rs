@@ -87,7 +87,9 @@ mod tests {
         }
         let error = serde_json::from_str::<Login>(r#"{"token":["hunter2-canary"]}"#).unwrap_err().to_string();
         assert!(!harmless(&error).contains(canary));
-        let error = serde_json::from_str::<Watch>(r#"{"secrets":[{"path":"hunter2-canary","held":0}]}"#).unwrap_err().to_string();
+        let error = serde_json::from_str::<Watch>(r#"{"secrets":[{"path":"hunter2-canary","held":0}]}"#)
+            .unwrap_err()
+            .to_string();
         assert!(!harmless(&error).contains(canary));
     }
 }

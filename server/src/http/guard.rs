@@ -28,14 +28,16 @@ pub(super) async fn identify(State(_): State<Arc<App>>, mut request: Request, ne
     let method = request.method().as_str().to_owned();
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
-    headers.insert("x-request-id", HeaderValue::try_from(origin.request_id.to_string()).expect("a UUID is visible ASCII"));
+    headers
+        .insert("x-request-id", HeaderValue::try_from(origin.request_id.to_string()).expect("a UUID is visible ASCII"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
     let route = response.extensions().get::<Route>().map_or("none", |route| route.0);
     let status = response.status().as_u16();
     let method = known_method(&method);
-    metrics::counter!(names::REQUESTS, "route" => route, "method" => method, "status" => status.to_string()).increment(1);
+    metrics::counter!(names::REQUESTS, "route" => route, "method" => method, "status" => status.to_string())
+        .increment(1);
     if route != routes::WATCH {
         metrics::histogram!(names::REQUEST_SECONDS, "route" => route).record(started.elapsed().as_secs_f64());
     }
@@ -55,9 +57,10 @@ pub(super) async fn check_url(request: Request, next: Next) -> Result<Response, 
 /// Runs the handler in a task of its own, with a deadline: a client that goes away cancels nothing half-way, least of all a transaction.
 pub(super) async fn detach(request: Request, next: Next) -> Result<Response, Refusal> {
     let origin = *request.extensions().get::<Origin>().expect("identify() ran first");
-    let route = request.extensions().get::<MatchedPath>().and_then(|path| {
-        super::ROUTES.iter().map(|(route, _)| *route).find(|route| *route == path.as_str())
-    });
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .and_then(|path| super::ROUTES.iter().map(|(route, _)| *route).find(|route| *route == path.as_str()));
     let task = tokio::spawn(next.run(request));
     let mut response = match tokio::time::timeout(REQUEST, task).await {
         Ok(Ok(response)) => response,
@@ -92,7 +95,10 @@ fn is_plain(uri: &Uri) -> bool {
 
 /// Methods as labels: an unknown one must not make a new time series.
 fn known_method(method: &str) -> &'static str {
-    ["GET", "PUT", "POST", "DELETE", "HEAD", "PATCH", "OPTIONS"].into_iter().find(|known| *known == method).unwrap_or("other")
+    ["GET", "PUT", "POST", "DELETE", "HEAD", "PATCH", "OPTIONS"]
+        .into_iter()
+        .find(|known| *known == method)
+        .unwrap_or("other")
 }
 
 #[cfg(test)]
@@ -101,7 +107,18 @@ mod tests {
 
     #[test]
     fn each_url_that_could_be_read_in_two_ways_is_refused() {
-        for bad in ["/api//v1", "/api/v1%2fsecret", "/api/%2e%2e/x", "/api/../x", "/./x", "/a%00", "/a%5Cb", "/a%20", "http://h/api", "/api/v1/secret;x"] {
+        for bad in [
+            "/api//v1",
+            "/api/v1%2fsecret",
+            "/api/%2e%2e/x",
+            "/api/../x",
+            "/./x",
+            "/a%00",
+            "/a%5Cb",
+            "/a%20",
+            "http://h/api",
+            "/api/v1/secret;x",
+        ] {
             assert!(!is_plain(&bad.parse().unwrap()), "{bad}");
         }
         assert!(is_plain(&"/api/v1/secret?path=a/b%2Fc".parse().unwrap()));

@@ -28,7 +28,8 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, &'static
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
     let (open, idle) = app.store.connections();
     metrics::gauge!(names::DATABASE_CONNECTIONS, "state" => "open").set(f64::from(open));
-    metrics::gauge!(names::DATABASE_CONNECTIONS, "state" => "idle").set(u32::try_from(idle).map_or(f64::MAX, f64::from));
+    metrics::gauge!(names::DATABASE_CONNECTIONS, "state" => "idle")
+        .set(u32::try_from(idle).map_or(f64::MAX, f64::from));
     let handle = names::handle();
     handle.run_upkeep();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], handle.render()).into_response()

@@ -16,12 +16,16 @@ pub(super) async fn login(
     Extension(origin): Extension<Origin>,
     JsonBody(body): JsonBody<Login>,
 ) -> Result<Response, Refusal> {
-    let session = operations::login(&app, origin, body).await.map_err(|failure| Refusal::from_failure(failure, origin))?;
+    let session =
+        operations::login(&app, origin, body).await.map_err(|failure| Refusal::from_failure(failure, origin))?;
     Ok(json(&session))
 }
 
 /// Says who the caller is.
-pub(super) async fn who_am_i(State(app): State<Arc<App>>, Authenticated(caller): Authenticated) -> Result<Response, Refusal> {
+pub(super) async fn who_am_i(
+    State(app): State<Arc<App>>,
+    Authenticated(caller): Authenticated,
+) -> Result<Response, Refusal> {
     let event = app.event(caller.origin, Some(caller.identity.clone()), Action::WhoAmI, Decision::Allowed, "ok");
     app.audit.commit(event).await.map_err(|failure| Refusal::from_failure(failure, caller.origin))?;
     Ok(json(&WhoAmI {

@@ -53,7 +53,8 @@ pub(super) async fn read(
 ) -> Result<Response, Refusal> {
     let selector = match which.version.as_deref() {
         None => VersionSelector::Current,
-        Some(text) => VersionSelector::parse(text).map_err(|error| bad_path(format!("version: {error}"), caller.origin.request_id))?,
+        Some(text) => VersionSelector::parse(text)
+            .map_err(|error| bad_path(format!("version: {error}"), caller.origin.request_id))?,
     };
     let read = operations::read(&app, &caller, &which.path, &selector, which.field.as_ref())
         .await
@@ -71,9 +72,9 @@ pub(super) async fn put(
     JsonBody(body): JsonBody<PutSecret>,
 ) -> Result<Response, Refusal> {
     let precondition = precondition(&headers, caller.origin.request_id)?;
-    let (payload, reason) = body
-        .into_payload()
-        .map_err(|error| Refusal::new(ErrorCode::UnprocessableContent, Some(error.to_string()), caller.origin.request_id))?;
+    let (payload, reason) = body.into_payload().map_err(|error| {
+        Refusal::new(ErrorCode::UnprocessableContent, Some(error.to_string()), caller.origin.request_id)
+    })?;
     let result = operations::put(&app, &caller, &path, &payload, reason, precondition)
         .await
         .map_err(|failure| Refusal::from_failure(failure, caller.origin))?;
@@ -88,7 +89,9 @@ pub(super) async fn delete(
     headers: HeaderMap,
 ) -> Result<StatusCode, Refusal> {
     let precondition = precondition(&headers, caller.origin.request_id)?;
-    operations::delete(&app, &caller, &path, precondition).await.map_err(|failure| Refusal::from_failure(failure, caller.origin))?;
+    operations::delete(&app, &caller, &path, precondition)
+        .await
+        .map_err(|failure| Refusal::from_failure(failure, caller.origin))?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -98,7 +101,9 @@ pub(super) async fn versions(
     Authenticated(caller): Authenticated,
     Parameters(Path { path }): Parameters<Path>,
 ) -> Result<Response, Refusal> {
-    let versions = operations::versions(&app, &caller, &path).await.map_err(|failure| Refusal::from_failure(failure, caller.origin))?;
+    let versions = operations::versions(&app, &caller, &path)
+        .await
+        .map_err(|failure| Refusal::from_failure(failure, caller.origin))?;
     Ok(json(&versions))
 }
 
@@ -121,7 +126,9 @@ pub(super) fn json(body: &impl Serialize) -> Response {
 }
 
 fn with_tag(mut response: Response, version: u64) -> Response {
-    response.headers_mut().insert(header::ETAG, HeaderValue::try_from(format!("\"{version}\"")).expect("digits in quotes are a header"));
+    response
+        .headers_mut()
+        .insert(header::ETAG, HeaderValue::try_from(format!("\"{version}\"")).expect("digits in quotes are a header"));
     response
 }
 

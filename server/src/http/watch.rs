@@ -23,7 +23,8 @@ pub(super) async fn watch(
     JsonBody(request): JsonBody<Watch>,
 ) -> Result<Response, Refusal> {
     let origin = caller.origin;
-    let stream = operations::begin(app, caller, request).await.map_err(|failure| Refusal::from_failure(failure, origin))?;
+    let stream =
+        operations::begin(app, caller, request).await.map_err(|failure| Refusal::from_failure(failure, origin))?;
     let events = stream::unfold(stream, |mut stream: Stream| async move {
         let event = stream.next().await?;
         Some((Ok::<_, Infallible>(Bytes::from(written(&event))), stream))

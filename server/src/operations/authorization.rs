@@ -6,9 +6,12 @@ use crate::{
     metrics as names,
 };
 use strongroom_core::{
-    Action, Decision, FolderPath, Identity, MemberPattern, PrincipalRef, ProjectId, ProjectName, RoleName, Scope, Verified,
+    Action, Decision, FolderPath, Identity, MemberPattern, PrincipalRef, ProjectId, ProjectName, RoleName, Scope,
+    Verified,
 };
-use strongroom_policy::{DenialReason, Denied, Grant, GrantRule, GrantScope, Request, Resource, Slice, TextPolicy, principal_keys};
+use strongroom_policy::{
+    DenialReason, Denied, Grant, GrantRule, GrantScope, Request, Resource, Slice, TextPolicy, principal_keys,
+};
 use strongroom_store::{Connection, GrantRow, PolicyRow, grants_for, policies_for, roles_for};
 
 /// The rules that can concern a caller in one project, and the roles he is in there.
@@ -58,13 +61,22 @@ pub async fn rules(
     };
     let slice = Slice {
         grants: grants.iter().map(grant_rule).collect::<Result<_, _>>()?,
-        policies: policies.iter().map(|row| text_policy(row, project.map(|(_, name)| name))).collect::<Result<_, _>>()?,
+        policies: policies
+            .iter()
+            .map(|row| text_policy(row, project.map(|(_, name)| name)))
+            .collect::<Result<_, _>>()?,
     };
     Ok(Rules { roles, slice })
 }
 
 /// Decides, and counts a refusal; an evaluation error is an alarm as well.
-pub fn decide(app: &App, caller: &Caller, rules: &Rules, action: Action, resource: Resource<'_>) -> Result<Grant, Denied> {
+pub fn decide(
+    app: &App,
+    caller: &Caller,
+    rules: &Rules,
+    action: Action,
+    resource: Resource<'_>,
+) -> Result<Grant, Denied> {
     ask(app, caller, rules, action, resource).inspect_err(|denied| {
         metrics::counter!(names::DENIED, "action" => action.as_str()).increment(1);
         if denied.is_alarm() {
@@ -92,11 +104,18 @@ fn ask(app: &App, caller: &Caller, rules: &Rules, action: Action, resource: Reso
 }
 
 /// Decides, and where it is a refusal commits its audit event before the caller hears of it.
-pub async fn authorize(app: &App, caller: &Caller, rules: &Rules, action: Action, resource: Resource<'_>) -> Result<Grant, Failure> {
+pub async fn authorize(
+    app: &App,
+    caller: &Caller,
+    rules: &Rules,
+    action: Action,
+    resource: Resource<'_>,
+) -> Result<Grant, Failure> {
     match decide(app, caller, rules, action, resource) {
         Ok(grant) => Ok(grant),
         Err(denied) => {
-            let mut event = app.event(caller.origin, Some(caller.identity.clone()), action, Decision::Denied, "forbidden");
+            let mut event =
+                app.event(caller.origin, Some(caller.identity.clone()), action, Decision::Denied, "forbidden");
             event.resource = Some(resource.name());
             event.policies = match denied.reason {
                 DenialReason::NoPermit => Vec::new(),
@@ -110,7 +129,8 @@ pub async fn authorize(app: &App, caller: &Caller, rules: &Rules, action: Action
 
 /// The grant's row as a rule.
 pub fn grant_rule(row: &Verified<GrantRow>) -> Result<GrantRule, Failure> {
-    let actions = row.actions.split(',').map(str::parse).collect::<Result<_, _>>().map_err(|_| corrupt("grants.actions"))?;
+    let actions =
+        row.actions.split(',').map(str::parse).collect::<Result<_, _>>().map_err(|_| corrupt("grants.actions"))?;
     let scope = match row.scope.as_str() {
         "instance" => GrantScope::Instance,
         scope => GrantScope::Within(Scope::parse(scope).map_err(|_| corrupt("grants.scope"))?),

@@ -32,7 +32,12 @@ impl Change {
     }
 
     /// Begins a change in a project.
-    pub async fn in_project(app: &App, caller: &Caller, action: Action, name: &ProjectName) -> Result<(Self, Verified<ProjectRow>), Failure> {
+    pub async fn in_project(
+        app: &App,
+        caller: &Caller,
+        action: Action,
+        name: &ProjectName,
+    ) -> Result<(Self, Verified<ProjectRow>), Failure> {
         let mut transaction = app.store.begin().await?;
         let (project, rules) = with_rules(app, transaction.connection(), caller, name).await?;
         let grant = authorize(app, caller, &rules, action, Resource::Project(name)).await?;
@@ -48,7 +53,8 @@ impl Change {
 
     /// Writes the audit event and commits.
     pub async fn commit(mut self, app: &App, caller: &Caller, resource: String) -> Result<(), Failure> {
-        let mut event = app.event(caller.origin, Some(caller.identity.clone()), self.grant.action(), Decision::Allowed, "ok");
+        let mut event =
+            app.event(caller.origin, Some(caller.identity.clone()), self.grant.action(), Decision::Allowed, "ok");
         event.resource = Some(resource);
         event.policies = self.grant.policies().to_vec();
         app.record(&mut self.transaction, event).await?;
@@ -80,7 +86,13 @@ pub async fn looked(app: &App, caller: &Caller, grant: Grant, resource: String) 
 }
 
 /// Passes an outcome on. A mutation that was allowed and yet did not happen leaves its event here, since its transaction left none.
-pub async fn audited<T>(app: &App, caller: &Caller, action: Action, resource: String, outcome: Result<T, Failure>) -> Result<T, Failure> {
+pub async fn audited<T>(
+    app: &App,
+    caller: &Caller,
+    action: Action,
+    resource: String,
+    outcome: Result<T, Failure>,
+) -> Result<T, Failure> {
     if let Err(failure) = &outcome {
         let allowed = matches!(
             failure,
@@ -93,7 +105,13 @@ pub async fn audited<T>(app: &App, caller: &Caller, action: Action, resource: St
                 | Failure::Internal(_)
         );
         if allowed {
-            let mut event = app.event(caller.origin, Some(caller.identity.clone()), action, Decision::Allowed, failure.code().as_str());
+            let mut event = app.event(
+                caller.origin,
+                Some(caller.identity.clone()),
+                action,
+                Decision::Allowed,
+                failure.code().as_str(),
+            );
             event.resource = Some(resource);
             app.audit.commit(event).await?;
         }

@@ -25,7 +25,9 @@ pub const MAX_LIFE: Duration = Duration::hours(24);
 #[non_exhaustive]
 pub enum ClaimError {
     /// It was done before.
-    #[error("the first admin was claimed already, at {0}; it can be done once for ever. Log in as an admin, or have one grant you what you need")]
+    #[error(
+        "the first admin was claimed already, at {0}; it can be done once for ever. Log in as an admin, or have one grant you what you need"
+    )]
     Claimed(OffsetDateTime),
     /// A life of the token that is not allowed.
     #[error("the token lives 1 second to 24 hours")]
@@ -57,7 +59,8 @@ pub async fn claim(app: &App, origin: Origin, life: Duration) -> Result<(SecretB
 
     let admin = Identity::User { name: ADMIN.to_owned() };
     let principal = admin.principal();
-    let rule = GrantRule::instance_admin(GrantId(Uuid::now_v7()), PrincipalRef::from(&admin)).map_err(|error| Failure::Internal(error.into()))?;
+    let rule = GrantRule::instance_admin(GrantId(Uuid::now_v7()), PrincipalRef::from(&admin))
+        .map_err(|error| Failure::Internal(error.into()))?;
     let grant = GrantRow {
         id: rule.id,
         project: None,

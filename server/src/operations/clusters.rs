@@ -24,18 +24,24 @@ pub async fn create(app: &App, caller: &Caller, new: NewCluster) -> Result<Clust
 
 async fn try_create(app: &App, caller: &Caller, new: NewCluster) -> Result<Cluster, Failure> {
     if Workload::parse(&new.name, "a", "a").is_err() || new.name.len() > 63 {
-        return Err(Failure::Invalid("name: 1 to 63 characters of a-z 0-9 . -, starting and ending with a letter or digit".to_owned()));
+        return Err(Failure::Invalid(
+            "name: 1 to 63 characters of a-z 0-9 . -, starting and ending with a letter or digit".to_owned(),
+        ));
     }
     let issuer_is_plain = (1..=512).contains(&new.issuer.len()) && new.issuer.bytes().all(|b| b.is_ascii_graphic());
     if !issuer_is_plain {
-        return Err(Failure::Invalid("issuer: 1 to 512 visible ASCII characters, as the cluster's tokens have it".to_owned()));
+        return Err(Failure::Invalid(
+            "issuer: 1 to 512 visible ASCII characters, as the cluster's tokens have it".to_owned(),
+        ));
     }
     let keys = match &new.trust {
         Trust::TokenReview { api_url, api_ca } => {
             check_reviewer(api_url, api_ca).map_err(|message| Failure::Invalid(format!("trust: {message}")))?;
             TrustedKeys::default()
         }
-        Trust::OfflineKeys { keys } => TrustedKeys::parse(keys).map_err(|message| Failure::Invalid(format!("trust.keys: {message}")))?,
+        Trust::OfflineKeys { keys } => {
+            TrustedKeys::parse(keys).map_err(|message| Failure::Invalid(format!("trust.keys: {message}")))?
+        }
     };
     let mut change = Change::on_instance(app, caller, Action::ManageClusters).await?;
     // Two clusters with one signing key could log in as each other. The lock above makes this check good until the commit.
@@ -86,7 +92,11 @@ async fn try_delete(app: &App, caller: &Caller, name: &str) -> Result<(), Failur
 }
 
 fn shown(app: &App, row: &ClusterRow) -> Cluster {
-    let kind = if matches!(serde_json::from_str(&row.trust), Ok(Trust::OfflineKeys { .. })) { "offline-keys" } else { "token-review" };
+    let kind = if matches!(serde_json::from_str(&row.trust), Ok(Trust::OfflineKeys { .. })) {
+        "offline-keys"
+    } else {
+        "token-review"
+    };
     Cluster {
         id: row.id,
         name: row.name.clone(),

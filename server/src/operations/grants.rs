@@ -22,7 +22,8 @@ pub async fn create(app: &App, caller: &Caller, new: NewGrant) -> Result<Grant, 
 }
 
 async fn try_create(app: &App, caller: &Caller, new: NewGrant) -> Result<Grant, Failure> {
-    let principal = PrincipalRef::parse(&new.principal).map_err(|error| Failure::Invalid(format!("principal: {error}")))?;
+    let principal =
+        PrincipalRef::parse(&new.principal).map_err(|error| Failure::Invalid(format!("principal: {error}")))?;
     let scope = GrantScope::Within(new.scope.clone());
     check_grant(&principal, &new.actions, &scope).map_err(|error| Failure::Invalid(error.to_string()))?;
     let name = new.scope.project();
@@ -60,7 +61,14 @@ pub async fn list(app: &App, caller: &Caller, project: &ProjectName) -> Result<V
         .map(|row| {
             let actions = grant_rule(&row)?.actions;
             let row = row.into_inner();
-            Ok(Grant { id: row.id, principal: row.principal, actions, scope: row.scope, author: row.author, created_at: row.created_at })
+            Ok(Grant {
+                id: row.id,
+                principal: row.principal,
+                actions,
+                scope: row.scope,
+                author: row.author,
+                created_at: row.created_at,
+            })
         })
         .collect()
 }

@@ -30,7 +30,12 @@ pub async fn login(app: &App, origin: Origin, login: Login) -> Result<Session, F
         }
         Err(other) => return Err(other),
     };
-    let role = login.role.as_deref().map(RoleName::parse).transpose().map_err(|error| Failure::Invalid(format!("role: {error}")))?;
+    let role = login
+        .role
+        .as_deref()
+        .map(RoleName::parse)
+        .transpose()
+        .map_err(|error| Failure::Invalid(format!("role: {error}")))?;
     if let Some(role) = &role {
         narrowing(app, &caller, role).await?;
     }
@@ -70,7 +75,8 @@ async fn authenticate(app: &App, origin: Origin, login: &Login) -> Result<Caller
     let now = app.clock.now();
     let claims = Claims::parse(token).map_err(refused)?;
     claims.check(&cluster.issuer, &audience(&app.instance.name, &cluster.name), now).map_err(refused)?;
-    let trust = serde_json::from_str(&cluster.trust).map_err(|_| Failure::Integrity("clusters.trust holds what Strongroom never writes".to_owned()))?;
+    let trust = serde_json::from_str(&cluster.trust)
+        .map_err(|_| Failure::Integrity("clusters.trust holds what Strongroom never writes".to_owned()))?;
     match trust {
         Trust::OfflineKeys { .. } => verify_offline(token, &TrustedKeys::of_row(&cluster)?).map_err(refused)?,
         Trust::TokenReview { api_url, api_ca } => {
@@ -79,7 +85,8 @@ async fn authenticate(app: &App, origin: Origin, login: &Login) -> Result<Caller
             review(client, token, &audience(&app.instance.name, &cluster.name), &claims).await?;
         }
     }
-    let workload = Workload::parse(&cluster.name, &claims.namespace, &claims.service_account).map_err(|_| refused("names"))?;
+    let workload =
+        Workload::parse(&cluster.name, &claims.namespace, &claims.service_account).map_err(|_| refused("names"))?;
     let pod = PodIdentity { name: claims.pod, uid: claims.pod_uid, account_uid: claims.service_account_uid };
     let expires_at = OffsetDateTime::from_unix_timestamp(claims.expires_at).map_err(|_| refused("exp"))?;
     Ok(Caller { identity: Identity::Workload { workload, pod }, role: None, expires_at, origin })
@@ -97,7 +104,8 @@ async fn narrowing(app: &App, caller: &Caller, role: &RoleName) -> Result<(), Fa
     if member {
         return Ok(());
     }
-    let mut event = app.event(caller.origin, Some(caller.identity.clone()), Action::Login, Decision::Denied, "forbidden");
+    let mut event =
+        app.event(caller.origin, Some(caller.identity.clone()), Action::Login, Decision::Denied, "forbidden");
     event.resource = Some(format!("role:{role}"));
     app.audit.commit(event).await?;
     Err(Failure::Denied)

@@ -31,7 +31,9 @@ async fn try_put(app: &App, caller: &Caller, policy: Policy) -> Result<Policy, F
         let others = app.verify_all(policies_of_project(change.connection(), project.id).await?)?;
         let open = others.iter().filter(|row| row.principal_key.is_none() && row.name != policy.name).count();
         if open >= MAX_OPEN {
-            return Err(Failure::Invalid(format!("the project has {MAX_OPEN} policies for anyone already; name a principal or a role in this one")));
+            return Err(Failure::Invalid(format!(
+                "the project has {MAX_OPEN} policies for anyone already; name a principal or a role in this one"
+            )));
         }
     }
     let row = PolicyRow {
@@ -53,7 +55,10 @@ pub async fn list(app: &App, caller: &Caller, project: &ProjectName) -> Result<V
     let mut connection = app.store.reader().await?;
     let row = look(app, &mut connection, caller, Action::ManagePolicies, project).await?;
     let rows = app.verify_all(policies_of_project(&mut connection, row.id).await?)?;
-    Ok(rows.into_iter().map(|row| Policy { project: project.clone(), name: row.name.clone(), text: row.text.clone() }).collect())
+    Ok(rows
+        .into_iter()
+        .map(|row| Policy { project: project.clone(), name: row.name.clone(), text: row.text.clone() })
+        .collect())
 }
 
 /// Removes a policy.

@@ -12,7 +12,8 @@ use strongroom_api::access::Project;
 use strongroom_core::{Action, Decision, GrantId, PrincipalRef, ProjectId, ProjectName, Verified};
 use strongroom_policy::{GrantRule, Resource};
 use strongroom_store::{
-    Connection, GrantRow, ProjectKeyRow, ProjectRow, insert_grant, insert_project, insert_project_key, project_by_name, projects,
+    Connection, GrantRow, ProjectKeyRow, ProjectRow, insert_grant, insert_project, insert_project_key, project_by_name,
+    projects,
 };
 use uuid::Uuid;
 
@@ -31,10 +32,17 @@ async fn try_create(app: &App, caller: &Caller, name: ProjectName) -> Result<Pro
     let row = ProjectRow { id, name: name.clone(), author: author.clone(), created_at };
     insert_project(change.connection(), &app.keyring().mac_row(row)).await?;
     let (_, wrapped) = app.keyring().new_project_key(id, 1);
-    let key =
-        ProjectKeyRow { project: id, generation: 1, term: wrapped.term, state: "active".to_owned(), wrapped: wrapped.wrapped, created_at };
+    let key = ProjectKeyRow {
+        project: id,
+        generation: 1,
+        term: wrapped.term,
+        state: "active".to_owned(),
+        wrapped: wrapped.wrapped,
+        created_at,
+    };
     insert_project_key(change.connection(), &app.keyring().mac_row(key)).await?;
-    let owner = GrantRule::project_owner(GrantId(Uuid::now_v7()), PrincipalRef::from(&caller.identity), &name).map_err(|error| Failure::Internal(error.into()))?;
+    let owner = GrantRule::project_owner(GrantId(Uuid::now_v7()), PrincipalRef::from(&caller.identity), &name)
+        .map_err(|error| Failure::Internal(error.into()))?;
     let owner_row = GrantRow {
         id: owner.id,
         project: Some(id),

@@ -5,7 +5,9 @@ use strongroom_store::{Connection, RevisionRow, lock_revision, update_revision};
 
 /// Takes the lock under which access rows change, and counts the revision on. It holds until the transaction ends.
 pub async fn advance(app: &App, connection: &mut Connection) -> Result<(), Failure> {
-    let row = lock_revision(connection).await?.ok_or_else(|| Failure::Integrity("the access revision is missing".to_owned()))?;
+    let row = lock_revision(connection)
+        .await?
+        .ok_or_else(|| Failure::Integrity("the access revision is missing".to_owned()))?;
     let row = app.verify(row)?;
     update_revision(connection, &app.keyring().mac_row(RevisionRow { revision: row.revision + 1 })).await?;
     Ok(())

@@ -8,7 +8,8 @@ use crate::{
 use strongroom_api::access::Role;
 use strongroom_core::{Action, MemberPattern, ProjectName, RoleId, RoleName};
 use strongroom_store::{
-    MemberRow, RoleRow, delete_members, delete_role, insert_member, insert_role, members_of, role_for_update, roles_of_project,
+    MemberRow, RoleRow, delete_members, delete_role, insert_member, insert_role, members_of, role_for_update,
+    roles_of_project,
 };
 use uuid::Uuid;
 
@@ -23,7 +24,8 @@ pub async fn put(app: &App, caller: &Caller, role: Role) -> Result<Role, Failure
 }
 
 async fn try_put(app: &App, caller: &Caller, role: Role) -> Result<Role, Failure> {
-    let name = RoleName::new(role.project.clone(), &role.name).map_err(|error| Failure::Invalid(format!("name: {error}")))?;
+    let name =
+        RoleName::new(role.project.clone(), &role.name).map_err(|error| Failure::Invalid(format!("name: {error}")))?;
     if role.members.len() > MAX_MEMBERS {
         return Err(Failure::Invalid(format!("members: at most {MAX_MEMBERS}")));
     }
@@ -53,7 +55,8 @@ async fn try_put(app: &App, caller: &Caller, role: Role) -> Result<Role, Failure
         row.row().id
     };
     for pattern in &members {
-        insert_member(change.connection(), &app.keyring().mac_row(MemberRow { role: id, pattern: pattern.clone() })).await?;
+        insert_member(change.connection(), &app.keyring().mac_row(MemberRow { role: id, pattern: pattern.clone() }))
+            .await?;
     }
     change.commit(app, caller, format!("role:{name}")).await?;
     Ok(Role { members, ..role })

@@ -10,12 +10,14 @@ use crate::{
     failure::Failure,
 };
 use strongroom_api::secrets::{PutResult, SecretEntry, SecretList, SecretVersions, VersionInfo};
-use strongroom_core::{Action, Decision, FieldName, FolderPath, Payload, ProjectId, SecretId, SecretPath, Verified, VersionSelector};
+use strongroom_core::{
+    Action, Decision, FieldName, FolderPath, Payload, ProjectId, SecretId, SecretPath, Verified, VersionSelector,
+};
 use strongroom_crypto::{OpenError, ProjectKey, SealedVersion, VersionNames, WrappedProjectKey};
 use strongroom_policy::{Grant, Resource};
 use strongroom_store::{
-    Found, FoundVersion, ProjectKeyRow, SecretRow, Selector, Transaction, VersionRow, active_project_key, find_secret, insert_secret,
-    insert_version, list_secrets, lock_secret, notify_change, read_secret, update_secret, versions_of,
+    Found, FoundVersion, ProjectKeyRow, SecretRow, Selector, Transaction, VersionRow, active_project_key, find_secret,
+    insert_secret, insert_version, list_secrets, lock_secret, notify_change, read_secret, update_secret, versions_of,
 };
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -64,12 +66,15 @@ pub async fn read(
     let stored = stored_selector(selector)?;
     let Some(Found { secret, version }) = read_secret(&mut connection, path, stored).await? else {
         let (_, rules) = with_rules(app, &mut connection, caller, &path.project()).await?;
-        let grant = authorize(app, caller, &rules, Action::Read, Resource::Secret { path, id: None, version: None }).await?;
+        let grant =
+            authorize(app, caller, &rules, Action::Read, Resource::Secret { path, id: None, version: None }).await?;
         drop(connection);
         return released(app, caller, path, None, grant.policies(), Err(Failure::NotFound)).await;
     };
     let secret = app.verify(secret)?;
-    let found = version.map(|FoundVersion { version, key }| Ok::<_, Failure>((app.verify(version)?, app.verify(key)?))).transpose()?;
+    let found = version
+        .map(|FoundVersion { version, key }| Ok::<_, Failure>((app.verify(version)?, app.verify(key)?)))
+        .transpose()?;
     let number = found.as_ref().map(|(version, _)| unsigned(version.version));
     let project = path.project();
     let rules = rules(app, &mut connection, caller, Some((secret.project, &project))).await?;
@@ -113,7 +118,10 @@ async fn try_put(
     reason: Option<String>,
     precondition: Precondition,
 ) -> Result<PutResult, Failure> {
-    if reason.as_deref().is_some_and(|reason| reason.chars().count() > MAX_REASON || reason.chars().any(char::is_control)) {
+    if reason
+        .as_deref()
+        .is_some_and(|reason| reason.chars().count() > MAX_REASON || reason.chars().any(char::is_control))
+    {
         return Err(Failure::Invalid(format!("reason: at most {MAX_REASON} characters, and no control characters")));
     }
     let mut transaction = app.store.begin().await?;
@@ -223,7 +231,13 @@ pub async fn versions(app: &App, caller: &Caller, path: &SecretPath) -> Result<S
 /// The secrets of a folder and below that the caller may list, a page at a time.
 ///
 /// Rows are read in batches and filtered until the page is full; a page that looked at [`MAX_SCAN`] rows ends early and says where to go on.
-pub async fn list(app: &App, caller: &Caller, folder: &FolderPath, after: Option<&SecretPath>, limit: u32) -> Result<SecretList, Failure> {
+pub async fn list(
+    app: &App,
+    caller: &Caller,
+    folder: &FolderPath,
+    after: Option<&SecretPath>,
+    limit: u32,
+) -> Result<SecretList, Failure> {
     let limit = limit.clamp(1, MAX_PAGE) as usize;
     let mut connection = app.store.reader().await?;
     let (project, rules) = with_rules(app, &mut connection, caller, &folder.project()).await?;
@@ -244,8 +258,18 @@ pub async fn list(app: &App, caller: &Caller, folder: &FolderPath, after: Option
             }
             scanned += 1;
             cursor = Some(row.path.clone());
-            if may(app, caller, &rules, Action::List, Resource::Secret { path: &row.path, id: Some(row.id), version: None }) {
-                secrets.push(SecretEntry { path: row.path.clone(), version: unsigned(row.current_version), updated_at: row.updated_at });
+            if may(
+                app,
+                caller,
+                &rules,
+                Action::List,
+                Resource::Secret { path: &row.path, id: Some(row.id), version: None },
+            ) {
+                secrets.push(SecretEntry {
+                    path: row.path.clone(),
+                    version: unsigned(row.current_version),
+                    updated_at: row.updated_at,
+                });
             }
         }
     }
@@ -316,7 +340,8 @@ fn precondition_holds(precondition: Precondition, secret: Option<&SecretRow>) ->
 
 fn open(app: &App, version: &VersionRow, key: &ProjectKeyRow, grant: Grant) -> Result<Payload, Failure> {
     let key = project_key(app, key)?;
-    let names = VersionNames { secret: version.secret, version: unsigned(version.version), media_type: &version.media_type };
+    let names =
+        VersionNames { secret: version.secret, version: unsigned(version.version), media_type: &version.media_type };
     let sealed = SealedVersion {
         project_key_generation: version.project_key_generation,
         wrapped_key: version.wrapped_key.clone(),
@@ -330,7 +355,12 @@ fn open(app: &App, version: &VersionRow, key: &ProjectKeyRow, grant: Grant) -> R
 }
 
 fn project_key(app: &App, row: &ProjectKeyRow) -> Result<ProjectKey, Failure> {
-    let wrapped = WrappedProjectKey { project: row.project, generation: row.generation, term: row.term, wrapped: row.wrapped.clone() };
+    let wrapped = WrappedProjectKey {
+        project: row.project,
+        generation: row.generation,
+        term: row.term,
+        wrapped: row.wrapped.clone(),
+    };
     app.keyring().open_project_key(&wrapped).map_err(|error| Failure::Integrity(error.to_string()))
 }
 

@@ -60,9 +60,8 @@ pub async fn begin(app: Arc<App>, caller: Caller, request: Watch) -> Result<Stre
     for (index, secret) in request.secrets.into_iter().enumerate() {
         let selector = match &secret.version {
             None => VersionSelector::Current,
-            Some(text) => {
-                VersionSelector::parse(text).map_err(|error| Failure::Invalid(format!("secrets[{index}].version: {error}")))?
-            }
+            Some(text) => VersionSelector::parse(text)
+                .map_err(|error| Failure::Invalid(format!("secrets[{index}].version: {error}")))?,
         };
         watched.entry(secret.path).or_default().push(Known { selector, alias: secret.version, version: secret.held });
     }
@@ -74,7 +73,16 @@ pub async fn begin(app: Arc<App>, caller: Caller, request: Watch) -> Result<Stre
     let left = (caller.expires_at - app.clock.now()).try_into().unwrap_or(Duration::ZERO);
     let pending = watched.keys().cloned().collect();
     metrics::gauge!(names::WATCHES).increment(1);
-    Ok(Stream { stop: app.stop.clone(), app, caller, watcher, watched, ends_at: Instant::now() + left, pending, ended: false })
+    Ok(Stream {
+        stop: app.stop.clone(),
+        app,
+        caller,
+        watcher,
+        watched,
+        ends_at: Instant::now() + left,
+        pending,
+        ended: false,
+    })
 }
 
 impl Stream {
@@ -94,7 +102,7 @@ impl Stream {
                 };
                 match woken {
                     Ok(changed) => changed.into_iter().collect(),
-                    Err(reason) => return self.end(reason),
+                    Err(reason) => return Some(self.end(reason)),
                 }
             } else {
                 std::mem::take(&mut self.pending)
@@ -105,7 +113,7 @@ impl Stream {
                     Ok(found) => changes.extend(found),
                     Err(failure) => {
                         tracing::warn!(request_id = %self.caller.origin.request_id, error = %failure, "a watch ends");
-                        return self.end(EndReason::Unavailable);
+                        return Some(self.end(EndReason::Unavailable));
                     }
                 }
             }
@@ -120,7 +128,11 @@ impl Stream {
         let app = &self.app;
         let mut connection = app.store.reader().await?;
         let (_, rules) = with_rules(app, &mut connection, &self.caller, &path.project()).await?;
-        let secret = find_secret(&mut connection, path).await?.map(|row| app.verify(row)).transpose()?.filter(|secret| !secret.deleted);
+        let secret = find_secret(&mut connection, path)
+            .await?
+            .map(|row| app.verify(row))
+            .transpose()?
+            .filter(|secret| !secret.deleted);
         drop(connection);
         let mut changes = Vec::new();
         for known in self.watched.get_mut(path).into_iter().flatten() {
@@ -128,13 +140,16 @@ impl Stream {
                 let version = match &known.selector {
                     VersionSelector::Current => Some(secret.current_version),
                     VersionSelector::Previous => secret.previous_version,
-                    VersionSelector::Number(number) => i64::try_from(*number).ok().filter(|number| *number <= secret.latest_version),
+                    VersionSelector::Number(number) => {
+                        i64::try_from(*number).ok().filter(|number| *number <= secret.latest_version)
+                    }
                     VersionSelector::Alias(_) => None,
                 };
                 version.and_then(|version| u64::try_from(version).ok())
             });
             let resource = Resource::Secret { path, id: secret.as_ref().map(|secret| secret.id), version: pointed };
-            let version = pointed.filter(|_| authorization::may(app, &self.caller, &rules, Action::Read, resource)).unwrap_or(0);
+            let version =
+                pointed.filter(|_| authorization::may(app, &self.caller, &rules, Action::Read, resource)).unwrap_or(0);
             if version != known.version {
                 known.version = version;
                 changes.push(Change { path: path.clone(), alias: known.alias.clone(), version });
@@ -143,9 +158,9 @@ impl Stream {
         Ok(changes)
     }
 
-    fn end(&mut self, reason: EndReason) -> Option<Event> {
+    fn end(&mut self, reason: EndReason) -> Event {
         self.ended = true;
-        Some(Event::End(End { reason }))
+        Event::End(End { reason })
     }
 }
 
