@@ -38,7 +38,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { storage: Storage::MemoryOnly, poll: Duration::from_secs(60), backoff: Backoff::default() }
+        Self { storage: Storage::MemoryOnly, poll: Duration::from_mins(1), backoff: Backoff::default() }
     }
 }
 

@@ -7,9 +7,9 @@ use thiserror::Error;
 
 /// A file is not there yet.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{missing} of {all} files are not written yet, {first} among them; the agent's log says why")]
+#[error("{count} of {all} files are not written yet, {first} among them; the agent's log says why")]
 pub struct Missing {
-    missing: usize,
+    count: usize,
     all: usize,
     first: FileName,
 }
@@ -22,7 +22,7 @@ pub fn wait_for_files(config: &AgentConfig, limit: Duration) -> Result<(), Missi
         let Some(first) = missing.first() else { return Ok(()) };
         let left = limit.saturating_sub(started.elapsed());
         if left.is_zero() {
-            return Err(Missing { missing: missing.len(), all: config.files.len(), first: first.name.clone() });
+            return Err(Missing { count: missing.len(), all: config.files.len(), first: first.name.clone() });
         }
         std::thread::sleep(left.min(Duration::from_millis(50)));
     }

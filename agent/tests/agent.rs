@@ -1,5 +1,7 @@
 //! The agent against a small server: in this process, and as the program that runs in pods.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 #[path = "../../client-lib/tests/fake/mod.rs"]
 mod fake;
 

@@ -60,7 +60,7 @@ impl Sessions {
         let held = match &credential {
             // It ends when its server says so, with a 401.
             Credential::Static(token) => {
-                let never = Instant::now() + Duration::from_secs(100 * 365 * 24 * 60 * 60);
+                let never = Instant::now() + Duration::from_hours(100 * 365 * 24);
                 let header = bearer(token).ok_or_else(|| {
                     Error::new(ErrorKind::Configuration, "the token has characters no token has; it was not sent. Give it without quotes, spaces and line ends")
                 })?;

@@ -1,5 +1,7 @@
 //! The client against a small server of its own, over real TLS.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod fake;
 
 use fake::{Canned, FakeServer, eventually};

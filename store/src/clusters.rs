@@ -38,28 +38,42 @@ impl MacRow for ClusterRow {
     }
 }
 
+/// A cluster's row as the queries return it.
+struct Raw {
+    id: uuid::Uuid,
+    name: String,
+    issuer: String,
+    trust: String,
+    author: String,
+    created_at: OffsetDateTime,
+    mac_generation: i32,
+    mac_layout: i16,
+    mac: Vec<u8>,
+}
+
+impl Raw {
+    fn unverified(self) -> Unverified<ClusterRow> {
+        let row = ClusterRow {
+            id: ClusterId(self.id),
+            name: self.name,
+            issuer: self.issuer,
+            trust: self.trust,
+            author: self.author,
+            created_at: self.created_at,
+        };
+        Unverified::new(row, RowMac { generation: self.mac_generation, layout: self.mac_layout, tag: self.mac })
+    }
+}
+
 /// All clusters, by name.
 pub async fn clusters(connection: &mut Connection) -> Result<Vec<Unverified<ClusterRow>>, StoreError> {
-    let rows =
-        sqlx::query!("SELECT id, name, issuer, trust, author, created_at, mac_generation, mac_layout, mac FROM clusters ORDER BY name")
-            .fetch_all(connection)
-            .await?;
-    Ok(rows
-        .into_iter()
-        .map(|r| {
-            Unverified::new(
-                ClusterRow {
-                    id: ClusterId(r.id),
-                    name: r.name,
-                    issuer: r.issuer,
-                    trust: r.trust,
-                    author: r.author,
-                    created_at: r.created_at,
-                },
-                RowMac { generation: r.mac_generation, layout: r.mac_layout, tag: r.mac },
-            )
-        })
-        .collect())
+    let rows = sqlx::query_as!(
+        Raw,
+        "SELECT id, name, issuer, trust, author, created_at, mac_generation, mac_layout, mac FROM clusters ORDER BY name"
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(Raw::unverified).collect())
 }
 
 /// One cluster.
@@ -67,25 +81,14 @@ pub async fn cluster_by_name(
     connection: &mut Connection,
     name: &str,
 ) -> Result<Option<Unverified<ClusterRow>>, StoreError> {
-    let row = sqlx::query!(
+    let row = sqlx::query_as!(
+        Raw,
         "SELECT id, name, issuer, trust, author, created_at, mac_generation, mac_layout, mac FROM clusters WHERE name = $1",
         name
     )
     .fetch_optional(connection)
     .await?;
-    Ok(row.map(|r| {
-        Unverified::new(
-            ClusterRow {
-                id: ClusterId(r.id),
-                name: r.name,
-                issuer: r.issuer,
-                trust: r.trust,
-                author: r.author,
-                created_at: r.created_at,
-            },
-            RowMac { generation: r.mac_generation, layout: r.mac_layout, tag: r.mac },
-        )
-    }))
+    Ok(row.map(Raw::unverified))
 }
 
 /// Adds a cluster, unless its name was ever used.

@@ -39,13 +39,43 @@ impl MacRow for GrantRow {
     }
 }
 
+/// A grant's row as the queries return it.
+struct Raw {
+    id: uuid::Uuid,
+    project_id: Option<uuid::Uuid>,
+    principal: String,
+    actions: String,
+    scope: String,
+    author: String,
+    created_at: OffsetDateTime,
+    mac_generation: i32,
+    mac_layout: i16,
+    mac: Vec<u8>,
+}
+
+impl Raw {
+    fn unverified(self) -> Unverified<GrantRow> {
+        let row = GrantRow {
+            id: GrantId(self.id),
+            project: self.project_id.map(ProjectId),
+            principal: self.principal,
+            actions: self.actions,
+            scope: self.scope,
+            author: self.author,
+            created_at: self.created_at,
+        };
+        Unverified::new(row, RowMac { generation: self.mac_generation, layout: self.mac_layout, tag: self.mac })
+    }
+}
+
 /// The grants that can concern one of `principals` in a project, and those of the instance. Without a project, those of the instance only.
 pub async fn grants_for(
     connection: &mut Connection,
     project: Option<ProjectId>,
     principals: &[String],
 ) -> Result<Vec<Unverified<GrantRow>>, StoreError> {
-    let rows = sqlx::query!(
+    let rows = sqlx::query_as!(
+        Raw,
         "SELECT id, project_id, principal, actions, scope, author, created_at, mac_generation, mac_layout, mac
          FROM grants WHERE principal = ANY ($2) AND (project_id IS NULL OR project_id = $1)",
         project.map(|p| p.0),
@@ -53,23 +83,7 @@ pub async fn grants_for(
     )
     .fetch_all(connection)
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|r| {
-            Unverified::new(
-                GrantRow {
-                    id: GrantId(r.id),
-                    project: r.project_id.map(ProjectId),
-                    principal: r.principal,
-                    actions: r.actions,
-                    scope: r.scope,
-                    author: r.author,
-                    created_at: r.created_at,
-                },
-                RowMac { generation: r.mac_generation, layout: r.mac_layout, tag: r.mac },
-            )
-        })
-        .collect())
+    Ok(rows.into_iter().map(Raw::unverified).collect())
 }
 
 /// All grants of a project, oldest first.
@@ -77,30 +91,15 @@ pub async fn grants_of_project(
     connection: &mut Connection,
     project: ProjectId,
 ) -> Result<Vec<Unverified<GrantRow>>, StoreError> {
-    let rows = sqlx::query!(
-        "SELECT id, principal, actions, scope, author, created_at, mac_generation, mac_layout, mac
+    let rows = sqlx::query_as!(
+        Raw,
+        "SELECT id, project_id, principal, actions, scope, author, created_at, mac_generation, mac_layout, mac
          FROM grants WHERE project_id = $1 ORDER BY created_at, id",
         project.0
     )
     .fetch_all(connection)
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|r| {
-            Unverified::new(
-                GrantRow {
-                    id: GrantId(r.id),
-                    project: Some(project),
-                    principal: r.principal,
-                    actions: r.actions,
-                    scope: r.scope,
-                    author: r.author,
-                    created_at: r.created_at,
-                },
-                RowMac { generation: r.mac_generation, layout: r.mac_layout, tag: r.mac },
-            )
-        })
-        .collect())
+    Ok(rows.into_iter().map(Raw::unverified).collect())
 }
 
 /// Adds a grant.

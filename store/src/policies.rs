@@ -39,37 +39,51 @@ impl MacRow for PolicyRow {
     }
 }
 
+/// A policy's row as the queries return it.
+struct Raw {
+    id: uuid::Uuid,
+    project_id: uuid::Uuid,
+    name: String,
+    text: String,
+    principal_key: Option<String>,
+    author: String,
+    created_at: OffsetDateTime,
+    mac_generation: i32,
+    mac_layout: i16,
+    mac: Vec<u8>,
+}
+
+impl Raw {
+    fn unverified(self) -> Unverified<PolicyRow> {
+        let row = PolicyRow {
+            id: PolicyId(self.id),
+            project: ProjectId(self.project_id),
+            name: self.name,
+            text: self.text,
+            principal_key: self.principal_key,
+            author: self.author,
+            created_at: self.created_at,
+        };
+        Unverified::new(row, RowMac { generation: self.mac_generation, layout: self.mac_layout, tag: self.mac })
+    }
+}
+
 /// The policies of a project that can concern one of `principals`, or anyone.
 pub async fn policies_for(
     connection: &mut Connection,
     project: ProjectId,
     principals: &[String],
 ) -> Result<Vec<Unverified<PolicyRow>>, StoreError> {
-    let rows = sqlx::query!(
-        "SELECT id, name, text, principal_key, author, created_at, mac_generation, mac_layout, mac
+    let rows = sqlx::query_as!(
+        Raw,
+        "SELECT id, project_id, name, text, principal_key, author, created_at, mac_generation, mac_layout, mac
          FROM policies WHERE project_id = $1 AND (principal_key IS NULL OR principal_key = ANY ($2))",
         project.0,
         principals
     )
     .fetch_all(connection)
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|r| {
-            Unverified::new(
-                PolicyRow {
-                    id: PolicyId(r.id),
-                    project,
-                    name: r.name,
-                    text: r.text,
-                    principal_key: r.principal_key,
-                    author: r.author,
-                    created_at: r.created_at,
-                },
-                RowMac { generation: r.mac_generation, layout: r.mac_layout, tag: r.mac },
-            )
-        })
-        .collect())
+    Ok(rows.into_iter().map(Raw::unverified).collect())
 }
 
 /// All policies of a project, by name.
@@ -77,30 +91,15 @@ pub async fn policies_of_project(
     connection: &mut Connection,
     project: ProjectId,
 ) -> Result<Vec<Unverified<PolicyRow>>, StoreError> {
-    let rows = sqlx::query!(
-        "SELECT id, name, text, principal_key, author, created_at, mac_generation, mac_layout, mac
+    let rows = sqlx::query_as!(
+        Raw,
+        "SELECT id, project_id, name, text, principal_key, author, created_at, mac_generation, mac_layout, mac
          FROM policies WHERE project_id = $1 ORDER BY name",
         project.0
     )
     .fetch_all(connection)
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|r| {
-            Unverified::new(
-                PolicyRow {
-                    id: PolicyId(r.id),
-                    project,
-                    name: r.name,
-                    text: r.text,
-                    principal_key: r.principal_key,
-                    author: r.author,
-                    created_at: r.created_at,
-                },
-                RowMac { generation: r.mac_generation, layout: r.mac_layout, tag: r.mac },
-            )
-        })
-        .collect())
+    Ok(rows.into_iter().map(Raw::unverified).collect())
 }
 
 /// Adds a policy, or replaces the one of its name whole, id included.

@@ -60,31 +60,35 @@ impl MacRow for ProjectKeyRow {
     }
 }
 
-/// Parses a name that Strongroom itself wrote.
-pub(crate) fn stored_name(text: &str) -> Result<ProjectName, StoreError> {
-    ProjectName::parse(text).map_err(|_| StoreError::Corrupt { table: "projects", column: "name" })
+/// A project's row as the queries return it.
+struct RawProject {
+    id: uuid::Uuid,
+    name: String,
+    author: String,
+    created_at: OffsetDateTime,
+    mac_generation: i32,
+    mac_layout: i16,
+    mac: Vec<u8>,
+}
+
+impl RawProject {
+    fn unverified(self) -> Result<Unverified<ProjectRow>, StoreError> {
+        let name =
+            ProjectName::parse(&self.name).map_err(|_| StoreError::Corrupt { table: "projects", column: "name" })?;
+        let row = ProjectRow { id: ProjectId(self.id), name, author: self.author, created_at: self.created_at };
+        Ok(Unverified::new(row, RowMac { generation: self.mac_generation, layout: self.mac_layout, tag: self.mac }))
+    }
 }
 
 /// All projects, by name.
 pub async fn projects(connection: &mut Connection) -> Result<Vec<Unverified<ProjectRow>>, StoreError> {
-    let rows = sqlx::query!(
+    let rows = sqlx::query_as!(
+        RawProject,
         "SELECT id, name, author, created_at, mac_generation, mac_layout, mac FROM projects ORDER BY name"
     )
     .fetch_all(connection)
     .await?;
-    rows.into_iter()
-        .map(|r| {
-            Ok(Unverified::new(
-                ProjectRow {
-                    id: ProjectId(r.id),
-                    name: stored_name(&r.name)?,
-                    author: r.author,
-                    created_at: r.created_at,
-                },
-                RowMac { generation: r.mac_generation, layout: r.mac_layout, tag: r.mac },
-            ))
-        })
-        .collect()
+    rows.into_iter().map(RawProject::unverified).collect()
 }
 
 /// One project.
@@ -92,19 +96,14 @@ pub async fn project_by_name(
     connection: &mut Connection,
     name: &ProjectName,
 ) -> Result<Option<Unverified<ProjectRow>>, StoreError> {
-    let row = sqlx::query!(
+    let row = sqlx::query_as!(
+        RawProject,
         "SELECT id, name, author, created_at, mac_generation, mac_layout, mac FROM projects WHERE name = $1",
         name.as_str()
     )
     .fetch_optional(connection)
     .await?;
-    row.map(|r| {
-        Ok(Unverified::new(
-            ProjectRow { id: ProjectId(r.id), name: stored_name(&r.name)?, author: r.author, created_at: r.created_at },
-            RowMac { generation: r.mac_generation, layout: r.mac_layout, tag: r.mac },
-        ))
-    })
-    .transpose()
+    row.map(RawProject::unverified).transpose()
 }
 
 /// Adds a project.

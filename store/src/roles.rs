@@ -87,21 +87,15 @@ pub async fn roles_of_project(
     connection: &mut Connection,
     project: ProjectId,
 ) -> Result<Vec<Unverified<RoleRow>>, StoreError> {
-    let rows = sqlx::query!(
-        "SELECT id, name, author, created_at, mac_generation, mac_layout, mac FROM roles WHERE project_id = $1 ORDER BY name",
+    let rows = sqlx::query_as!(
+        Raw,
+        "SELECT id, project_id, name, author, created_at, mac_generation, mac_layout, mac
+         FROM roles WHERE project_id = $1 ORDER BY name",
         project.0
     )
     .fetch_all(connection)
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|r| {
-            Unverified::new(
-                RoleRow { id: RoleId(r.id), project, name: r.name, author: r.author, created_at: r.created_at },
-                RowMac { generation: r.mac_generation, layout: r.mac_layout, tag: r.mac },
-            )
-        })
-        .collect())
+    Ok(rows.into_iter().map(Raw::unverified).collect())
 }
 
 /// One role, locked until the end of the transaction.
@@ -110,19 +104,41 @@ pub async fn role_for_update(
     project: ProjectId,
     name: &str,
 ) -> Result<Option<Unverified<RoleRow>>, StoreError> {
-    let row = sqlx::query!(
-        "SELECT id, name, author, created_at, mac_generation, mac_layout, mac FROM roles WHERE project_id = $1 AND name = $2 FOR UPDATE",
+    let row = sqlx::query_as!(
+        Raw,
+        "SELECT id, project_id, name, author, created_at, mac_generation, mac_layout, mac
+         FROM roles WHERE project_id = $1 AND name = $2 FOR UPDATE",
         project.0,
         name
     )
     .fetch_optional(connection)
     .await?;
-    Ok(row.map(|r| {
-        Unverified::new(
-            RoleRow { id: RoleId(r.id), project, name: r.name, author: r.author, created_at: r.created_at },
-            RowMac { generation: r.mac_generation, layout: r.mac_layout, tag: r.mac },
-        )
-    }))
+    Ok(row.map(Raw::unverified))
+}
+
+/// A role's row as the queries return it.
+struct Raw {
+    id: uuid::Uuid,
+    project_id: uuid::Uuid,
+    name: String,
+    author: String,
+    created_at: OffsetDateTime,
+    mac_generation: i32,
+    mac_layout: i16,
+    mac: Vec<u8>,
+}
+
+impl Raw {
+    fn unverified(self) -> Unverified<RoleRow> {
+        let row = RoleRow {
+            id: RoleId(self.id),
+            project: ProjectId(self.project_id),
+            name: self.name,
+            author: self.author,
+            created_at: self.created_at,
+        };
+        Unverified::new(row, RowMac { generation: self.mac_generation, layout: self.mac_layout, tag: self.mac })
+    }
 }
 
 /// A role's members, by pattern.

@@ -1,7 +1,6 @@
 //! A small server that speaks Strongroom's API over real TLS, for tests of the client and the agent.
 
-#![allow(dead_code, reason = "each test binary uses a part of it")]
-#![allow(missing_docs, unreachable_pub, clippy::missing_panics_doc, reason = "test support")]
+#![expect(unreachable_pub, reason = "its items are public to the tests beside it")]
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -158,7 +157,7 @@ impl FakeServer {
     /// Gives a secret a version with these fields, and announces it.
     pub fn put(&self, path: &str, version: u64, fields: Value) {
         let mut state = self.state();
-        state.secrets.insert(path.to_owned(), (version, json!({ "fields": fields })));
+        state.secrets.insert(path.to_owned(), (version, Value::from_iter([("fields", fields)])));
         if state.announce {
             let (path, alias) = path.split_once('@').map_or((path, None), |(path, alias)| (path, Some(alias)));
             let mut change = json!({ "path": path, "version": version });

@@ -1,0 +1,4 @@
+//! The server from outside: over TLS, and from its database.
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod secrets;
