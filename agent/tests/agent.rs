@@ -86,7 +86,7 @@ impl Running {
 fn settings() -> Settings {
     Settings {
         storage: Storage::DiskAllowed,
-        poll: Duration::from_secs(600),
+        poll: Duration::from_mins(10),
         backoff: Backoff { base: Duration::from_millis(5), cap: Duration::from_millis(50) },
     }
 }

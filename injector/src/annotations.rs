@@ -478,4 +478,19 @@ mod tests {
         let error = opted_in(&[(&format!("strongroom.dev/{name}"), "")]).unwrap_err().to_string();
         assert!(error.contains("x\\n\\u{1b}[31m") && error.len() < 350, "{error}");
     }
+
+    #[test]
+    fn every_annotation_is_documented() {
+        let documentation = include_str!("../../docs/annotations.md");
+        // The names are those that the parser's own text compares with.
+        let (_, parser) = include_str!("annotations.rs").split_once("match ").unwrap();
+        let names = ["inject", "role", "containers", "mount-path", "log-level", "secret", "format", "file-mode"];
+        for name in names {
+            assert!(parser.contains(&format!("\"{name}\"")), "{name} is no annotation any more");
+            assert!(
+                documentation.contains(&format!("| `{name}` |")) || documentation.contains(&format!("| `{name}.<file>` |")),
+                "docs/annotations.md lacks {name}"
+            );
+        }
+    }
 }

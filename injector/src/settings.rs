@@ -376,4 +376,15 @@ mod tests {
             assert_eq!(ByteSize::parse(text), None, "{text:?}");
         }
     }
+
+    #[test]
+    fn every_option_is_documented() {
+        let documentation = include_str!("../../docs/configuration.md");
+        // An unknown option's error lists all known ones, from the code.
+        let error = toml::from_str::<Written>("unknown_option = 1").err().unwrap().to_string();
+        let (_, known) = error.split_once("expected ").unwrap();
+        for name in known.split('`').skip(1).step_by(2) {
+            assert!(documentation.contains(&format!("| `{name}` |")), "docs/configuration.md lacks {name}");
+        }
+    }
 }

@@ -276,4 +276,21 @@ mod tests {
             assert!(message.contains(expected), "{message}");
         }
     }
+
+    #[test]
+    fn every_option_is_documented() {
+        let documentation = include_str!("../../docs/configuration.md");
+        // An unknown option's error lists all known ones, from the code.
+        for table in ["", "database", "tls", "root_key", "sessions", "kubernetes", "limits"] {
+            let text = if table.is_empty() { "unknown_option = 1\n".to_owned() } else { format!("[{table}]\nunknown_option = 1\n") };
+            let error = toml::from_str::<File>(&text).err().unwrap().to_string();
+            let (_, known) = error.split_once("expected ").unwrap();
+            let names: Vec<_> = known.split('`').skip(1).step_by(2).collect();
+            assert!(!names.is_empty(), "{error}");
+            for name in names.into_iter().filter(|name| !["database", "tls", "root_key", "sessions", "kubernetes", "limits"].contains(name)) {
+                let option = if table.is_empty() { format!("| `{name}` |") } else { format!("| `{table}.{name}` |") };
+                assert!(documentation.contains(&option), "docs/configuration.md lacks {option}");
+            }
+        }
+    }
 }

@@ -8,6 +8,8 @@ use std::{
 };
 use strongroom_core::{FieldName, SecretBytes};
 
+type Plant<'a> = &'a dyn Fn(&Path);
+
 /// A directory of its own for each test, on a tmpfs where there is one.
 struct Place(PathBuf);
 
@@ -52,6 +54,15 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let _ = files::remove_dir_all(&self.0);
+    }
+}
+
+/// Unmounts, also when the test fails.
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
 
@@ -193,7 +204,7 @@ fn each_planted_entry_is_refused_by_name_and_nothing_is_written() {
     let plant_fifo = |path: &Path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
     let plant_directory = |path: &Path| files::create_dir(path).unwrap();
     let plant_file = |path: &Path| files::write(path, "x").unwrap();
-    let plants: [(&str, &dyn Fn(&Path)); 4] =
+    let plants: [(&str, Plant<'_>); 4] =
         [("link", &plant_link), ("fifo", &plant_fifo), ("directory", &plant_directory), ("file", &plant_file)];
     for (kind, plant) in plants {
         let place = Place::new();
@@ -274,12 +285,6 @@ fn a_full_volume_keeps_the_old_files_and_nothing_half_written() {
     if !mount.is_ok_and(|status| status.success()) {
         println!("skipped: only root can mount a small tmpfs");
         return;
-    }
-    struct Mounted(PathBuf);
-    impl Drop for Mounted {
-        fn drop(&mut self) {
-            let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-        }
     }
     let mounted = Mounted(small.clone());
     let sink = Sink::open(small.to_str().unwrap(), Storage::MemoryOnly).unwrap();

@@ -1,0 +1,131 @@
+//! How a command fails: one line what, one line what to do, the request's id, and an exit code.
+
+use crate::output::{Paint, plain};
+use std::{fmt, io, process::ExitCode};
+use strongroom_api::ErrorCode;
+use strongroom_client::{Error, ErrorKind};
+
+/// Exit codes. They never change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Exit {
+    /// Anything else.
+    Failed = 1,
+    /// The command makes no sense as typed. Nothing was sent.
+    Usage = 2,
+    /// The credential is not accepted, or no policy allows it.
+    Refused = 3,
+    /// It does not exist.
+    NotFound = 4,
+    /// It exists, or its version is another.
+    Conflict = 5,
+    /// No answer, or the server cannot serve now.
+    Unavailable = 6,
+}
+
+/// Why a command did not do what it was asked.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    exit: Exit,
+    what: String,
+    remedy: Option<String>,
+    request: Option<String>,
+}
+
+impl Failure {
+    /// A failure without advice.
+    pub(crate) fn new(exit: Exit, what: impl fmt::Display) -> Self {
+        Self { exit, what: what.to_string(), remedy: None, request: None }
+    }
+
+    /// The command makes no sense as typed.
+    pub(crate) fn usage(what: impl fmt::Display, remedy: impl fmt::Display) -> Self {
+        Self::new(Exit::Usage, what).remedy(remedy)
+    }
+
+    /// Says what to do.
+    pub(crate) fn remedy(mut self, remedy: impl fmt::Display) -> Self {
+        self.remedy = Some(remedy.to_string());
+        self
+    }
+
+    /// Prints the failure to standard error. A reader of our output that went away is told nothing.
+    pub(crate) fn report(&self) -> ExitCode {
+        if !self.what.is_empty() {
+            eprint!("{}", self.text(Paint::stderr()));
+        }
+        ExitCode::from(self.exit as u8)
+    }
+
+    fn text(&self, paint: Paint) -> String {
+        use fmt::Write as _;
+        let mut text = format!("{} {}\n", paint.error("error:"), plain(&self.what));
+        if let Some(remedy) = &self.remedy {
+            writeln!(text, "{} {}", paint.strong("what to do:"), plain(remedy)).expect("writing to a string cannot fail");
+        }
+        if let Some(request) = &self.request {
+            writeln!(text, "request id: {request}").expect("writing to a string cannot fail");
+        }
+        text
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let exit = match error.kind() {
+            ErrorKind::Configuration | ErrorKind::TokenFile | ErrorKind::BadArgument => Exit::Usage,
+            ErrorKind::Unauthenticated | ErrorKind::Forbidden => Exit::Refused,
+            ErrorKind::NotFound => Exit::NotFound,
+            ErrorKind::Conflict => Exit::Conflict,
+            ErrorKind::Connect | ErrorKind::Timeout | ErrorKind::Disconnected | ErrorKind::Unavailable => Exit::Unavailable,
+            _ => Exit::Failed,
+        };
+        let known = error.code().filter(|code| *code != ErrorCode::Unknown);
+        let what = match (known, error.detail()) {
+            // The meaning of these says less than what was wrong this time.
+            (Some(ErrorCode::BadRequest | ErrorCode::BadBody | ErrorCode::BadPath | ErrorCode::BadPolicy | ErrorCode::UnprocessableContent), Some(detail)) => {
+                detail.to_owned()
+            }
+            (Some(code), Some(detail)) => format!("{} ({detail})", code.meaning()),
+            (Some(code), None) => code.meaning().to_owned(),
+            (None, _) => error.to_string(),
+        };
+        let remedy = match (known, error.kind()) {
+            (Some(ErrorCode::BadPolicy | ErrorCode::UnprocessableContent | ErrorCode::BadRequest | ErrorCode::BadBody), _) => {
+                Some("Change what the message names; nothing was stored.")
+            }
+            (Some(code), _) => Some(code.remedy()),
+            (None, ErrorKind::Connect) => Some("Check that the server runs, that its address is right, and that the CA is the one of its certificate."),
+            (None, ErrorKind::Timeout | ErrorKind::Disconnected) => Some("Look whether the change was made before you try again."),
+            (None, _) => None,
+        };
+        Self {
+            exit,
+            what,
+            remedy: remedy.map(str::to_owned),
+            request: error.request_id().filter(|_| known.is_some()).map(|id| id.to_string()),
+        }
+    }
+}
+
+/// Writing our own output failed.
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::new(Exit::Failed, ""),
+            _ => Self::new(Exit::Failed, format_args!("the output cannot be written: {error}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_says_what_and_what_to_do_and_cannot_move_the_cursor() {
+        let failure = Failure::usage("a\u{1b}[2Jb", "do c");
+        let text = failure.text(Paint::none());
+        assert_eq!(text, "error: a\u{fffd}[2Jb\nwhat to do: do c\n");
+    }
+}
