@@ -1,29 +1,22 @@
 //! The loop: fetch everything, write it, watch for changes, fetch what changed.
 
 use crate::{
-    held::Held,
-    plan::{ConfigError, Group, Plan},
-    render::{Content, render},
-    sink::{Output, Sink, SinkError, Storage, Swap},
+    files::{Files, Trouble, kind},
+    plan::{ConfigError, Plan},
+    sink::{SinkError, Storage},
 };
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    convert::Infallible,
-    future::Future,
-    time::Duration,
-};
-use strongroom_api::{
-    agent::{AgentConfig, FileName},
-    watch::{Change, EndReason, Watched},
-};
-use strongroom_client::{Backoff, Client, Error, ErrorKind, Versioned, WatchEvent, WatchStream};
-use strongroom_core::VersionSelector;
+use std::{collections::BTreeSet, convert::Infallible, future::Future, time::Duration};
+use strongroom_api::{agent::AgentConfig, watch::EndReason};
+use strongroom_client::{Backoff, Client, Error, WatchEvent, WatchStream};
 use thiserror::Error;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tracing::{debug, error, info, instrument, warn};
 
 /// Changes that come within this time of the first are written in one swap with it.
 const COALESCE: Duration = Duration::from_millis(20);
+
+/// How long the old files stay after a swap, for an app that is just opening them.
+const GRACE: Duration = Duration::from_millis(50);
 
 /// What is the same for all pods; the defaults are meant for them.
 #[derive(Clone, Copy, Debug)]
@@ -77,7 +70,7 @@ pub async fn run_with(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
     let agent = Agent::new(Plan::new(config)?, settings)?;
-    // Writing files never waits, so a shutdown cannot come in the middle of a swap.
+    // Writing files never waits, so a shutdown cannot come in the middle of a swap. Old files it may leave are removed at the next start.
     tokio::select! {
         biased;
         () = shutdown => Ok(()),
@@ -89,15 +82,13 @@ pub async fn run_with(
 }
 
 struct Agent {
-    plan: Plan,
+    server: String,
+    deadline_seconds: u32,
     settings: Settings,
     client: Client,
-    sink: Sink,
-    held: Held,
+    files: Files,
     /// Groups to fetch as soon as the server can be reached.
     pending: BTreeSet<usize>,
-    /// What is wrong and was logged, by group.
-    troubles: BTreeMap<usize, String>,
     /// What is wrong with everything and was logged.
     outage: Option<String>,
 }
@@ -108,15 +99,6 @@ enum Failure {
     Sink(SinkError),
 }
 
-/// Why one group's files stay as they are.
-struct Trouble {
-    /// The same trouble is logged once.
-    kind: String,
-    text: String,
-}
-
-type Fetched = Vec<(usize, Result<Versioned, Error>)>;
-
 /// Why the agent stopped listening to a watch.
 enum Wake {
     Poll,
@@ -126,33 +108,16 @@ enum Wake {
 
 impl Agent {
     fn new(plan: Plan, settings: Settings) -> Result<Self, RunError> {
+        let (server, deadline_seconds) = (plan.config.server.clone(), plan.config.wait_deadline_seconds);
         let client = plan.client()?;
-        let sink = Sink::open(&plan.config.directory, settings.storage)?;
-        let mut held = Held::recover(&plan.config, sink.versions()?.as_deref());
-        // A version counts as held only where all files that show it are there.
-        let keys: Vec<_> = plan
-            .groups
-            .iter()
-            .filter(|group| group.files.iter().all(|file| sink.holds(&file.name)))
-            .map(Group::key)
-            .collect();
-        held.keep_only(keys.iter());
-        Ok(Self {
-            plan,
-            settings,
-            client,
-            sink,
-            held,
-            pending: BTreeSet::new(),
-            troubles: BTreeMap::new(),
-            outage: None,
-        })
+        let files = Files::open(plan, settings.storage)?;
+        Ok(Self { server, deadline_seconds, settings, client, files, pending: BTreeSet::new(), outage: None })
     }
 
     async fn run(mut self) -> Result<Infallible, RunError> {
-        if self.plan.groups.iter().all(|group| self.held.version(&group.key()) > 0) {
+        if self.files.are_complete() {
             info!("the files of an earlier run are there; they stay until the server has newer ones");
-            self.pending = self.everything();
+            self.pending = self.files.everything();
         } else {
             self.start().await?;
         }
@@ -162,14 +127,17 @@ impl Agent {
     /// Brings all files for the first time, or fails at the deadline.
     #[instrument(skip_all)]
     async fn start(&mut self) -> Result<(), RunError> {
-        let seconds = self.plan.config.wait_deadline_seconds;
+        let seconds = self.deadline_seconds;
         let deadline = Instant::now() + Duration::from_secs(seconds.into());
-        let mut cause = format!("{} did not answer", self.plan.config.server);
+        let mut cause = format!("{} did not answer", self.server);
         let mut logged = String::new();
         for attempt in 0.. {
-            let Ok(fetched) = timeout_at(deadline, self.fetch(&self.everything())).await else { break };
+            let Ok(fetched) = timeout_at(deadline, self.files.fetch(&self.client, &self.files.everything())).await
+            else {
+                break;
+            };
             let (trouble, asked) = match fetched {
-                Ok(fetched) => match self.apply(fetched)? {
+                Ok(fetched) => match self.files.apply(fetched)? {
                     None => return Ok(()),
                     Some(trouble) => (trouble, Duration::ZERO),
                 },
@@ -198,12 +166,12 @@ impl Agent {
         loop {
             if let Err(failure) = self.refresh().await {
                 self.report_outage(&failure);
-                sleep(self.pause(attempt)).await;
+                sleep(self.pause_after(&failure, attempt)).await;
                 attempt += 1;
                 continue;
             }
             let opened = Instant::now();
-            let wake = match self.client.watch(self.watched()).await {
+            let wake = match self.client.watch(self.files.watched()).await {
                 Ok(mut stream) => self.listen(&mut stream, poll_at).await,
                 Err(error) => Wake::Failed(Failure::Server(error)),
             };
@@ -216,13 +184,13 @@ impl Agent {
                 Wake::Ended(EndReason::SessionEnded) => Instant::now() + self.pause(attempt),
                 Wake::Ended(reason) => {
                     debug!(?reason, "the watch ended; watching again");
-                    // Spread over a second at least: a server that stops sends this to all its agents at once.
+                    // Spread out from the first time on: a server that stops says this to all its agents at once.
                     Instant::now() + self.pause(attempt.max(3))
                 }
                 Wake::Failed(failure) => {
                     self.report_outage(&failure);
                     let lasting = matches!(&failure, Failure::Server(error) if !error.is_retryable());
-                    if lasting { poll_at } else { Instant::now() + self.pause(attempt) }
+                    if lasting { poll_at } else { Instant::now() + self.pause_after(&failure, attempt) }
                 }
             };
             attempt += 1;
@@ -234,7 +202,7 @@ impl Agent {
                     attempt = 0;
                 } else {
                     // No watch is open: ask for the values themselves.
-                    self.pending = self.everything();
+                    self.pending = self.files.everything();
                 }
             }
         }
@@ -270,7 +238,8 @@ impl Agent {
         match event {
             Some(Ok(WatchEvent::Change(change))) => {
                 self.recovered();
-                self.note(&change);
+                debug!(secret = %change.path, version = change.version, "a change was announced");
+                self.pending.extend(self.files.behind(&change));
             }
             Some(Ok(WatchEvent::End(end))) => *ended = Some(Wake::Ended(end.reason)),
             Some(Ok(_)) => self.recovered(),
@@ -279,149 +248,23 @@ impl Agent {
         }
     }
 
-    /// Marks what a change concerns, unless it is held already.
-    fn note(&mut self, change: &Change) {
-        for (index, group) in self.plan.groups.iter().enumerate() {
-            let version = group.read.version.to_string();
-            let concerned = group.read.path == change.path && change.alias.as_deref().unwrap_or("current") == version;
-            if concerned && change.version != self.held.version(&group.key()) {
-                debug!(secret = %group.key(), version = change.version, "changed");
-                self.pending.insert(index);
-            }
-        }
-    }
-
-    fn watched(&self) -> Vec<Watched> {
-        let version =
-            |selector: &VersionSelector| (*selector != VersionSelector::Current).then(|| selector.to_string());
-        let watched = self.plan.groups.iter().map(|group| Watched {
-            path: group.read.path.clone(),
-            version: version(&group.read.version),
-            held: self.held.version(&group.key()),
-        });
-        watched.collect()
-    }
-
     /// Fetches and writes what is pending.
     async fn refresh(&mut self) -> Result<(), Failure> {
         if self.pending.is_empty() {
             return Ok(());
         }
-        let fetched = self.fetch(&self.pending).await.map_err(Failure::Server)?;
-        if let Err(error) = self.apply(fetched) {
+        let fetched = self.files.fetch(&self.client, &self.pending).await.map_err(Failure::Server)?;
+        if let Err(error) = self.files.apply(fetched) {
             // Whatever happened to the directory: next time all of it is written.
-            self.pending = self.everything();
+            self.pending = self.files.everything();
             return Err(Failure::Sink(error));
         }
         self.recovered();
         self.pending.clear();
-        Ok(())
-    }
-
-    fn everything(&self) -> BTreeSet<usize> {
-        (0..self.plan.groups.len()).collect()
-    }
-
-    /// Reads these groups. Where one cannot be reached, none can: that is the error; what concerns one secret only is in the list.
-    async fn fetch(&self, groups: &BTreeSet<usize>) -> Result<Fetched, Error> {
-        let mut fetched = Vec::with_capacity(groups.len());
-        for index in groups {
-            let result = self.client.read(&self.plan.groups[*index].read).await;
-            match result {
-                Err(error) if concerns_everything(&error) => return Err(error),
-                result => fetched.push((*index, result)),
-            }
+        if self.files.has_retired() {
+            sleep(GRACE).await;
+            self.files.sweep().map_err(Failure::Sink)?;
         }
-        Ok(fetched)
-    }
-
-    /// Writes what can be written, in one swap. Where something cannot, its files stay as they are, and that is logged once; where it has
-    /// none yet, nothing is written and that is the answer.
-    fn apply(&mut self, fetched: Fetched) -> Result<Option<Trouble>, SinkError> {
-        let (accepted, mut troubles) = self.accept(fetched);
-        let missing = troubles.iter().position(|(index, _)| self.held.version(&self.plan.groups[*index].key()) == 0);
-        if let Some(missing) = missing {
-            return Ok(Some(troubles.swap_remove(missing).1));
-        }
-        for Accepted { index, .. } in &accepted {
-            self.troubles.remove(index);
-        }
-        for (index, trouble) in troubles {
-            if self.troubles.get(&index) != Some(&trouble.kind) {
-                warn!(cause = trouble.text, "a secret's files stay as they are");
-                self.troubles.insert(index, trouble.kind);
-            }
-        }
-        self.write(accepted)?;
-        Ok(None)
-    }
-
-    /// Sorts what was fetched into what can be written and what cannot.
-    fn accept(&self, fetched: Fetched) -> (Vec<Accepted>, Vec<(usize, Trouble)>) {
-        let (mut accepted, mut troubles) = (Vec::new(), Vec::new());
-        for (index, result) in fetched {
-            let group = &self.plan.groups[index];
-            match self.accept_one(group, result) {
-                Ok((version, contents)) => accepted.push(Accepted { index, version, contents }),
-                Err(trouble) => troubles.push((index, trouble)),
-            }
-        }
-        (accepted, troubles)
-    }
-
-    fn accept_one(
-        &self,
-        group: &Group,
-        result: Result<Versioned, Error>,
-    ) -> Result<(u64, Vec<(FileName, Content)>), Trouble> {
-        let key = group.key();
-        let secret = result.map_err(|error| Trouble { kind: kind(&error), text: format!("{key}: {error}") })?;
-        let held = self.held.version(&key);
-        // A number is a version for ever, and a free alias is moved by people, backwards too where they want that.
-        let only_forward = matches!(key.version, VersionSelector::Current | VersionSelector::Previous);
-        if only_forward && secret.version < held {
-            let text = format!(
-                "{key}: the server has version {}, older than {held}, which is held; its database may have been set back",
-                secret.version
-            );
-            return Err(Trouble { kind: "older".to_owned(), text });
-        }
-        let mut contents = Vec::with_capacity(group.files.len());
-        for file in &group.files {
-            let content = render(file, &secret.payload).map_err(|error| Trouble {
-                kind: error.to_string(),
-                text: format!("{key} version {} as {}: {error}", secret.version, file.name),
-            })?;
-            contents.push((file.name.clone(), content));
-        }
-        Ok((secret.version, contents))
-    }
-
-    /// One swap with everything accepted; all other files stay.
-    fn write(&mut self, accepted: Vec<Accepted>) -> Result<(), SinkError> {
-        if accepted.is_empty() {
-            return Ok(());
-        }
-        let mut held = self.held.clone();
-        let (mut contents, mut written) = (BTreeMap::new(), Vec::new());
-        for Accepted { index, version, contents: files } in accepted {
-            let key = self.plan.groups[index].key();
-            held.set(&key, version);
-            written.push((key, version));
-            contents.extend(files);
-        }
-        let files = self.plan.groups.iter().flat_map(|group| &group.files);
-        let outputs = files
-            .map(|file| Output { name: file.name.clone(), mode: file.mode, content: contents.remove(&file.name) })
-            .collect();
-        let swap = self.sink.replace(outputs, &held.to_json())?;
-        for (secret, version) in written {
-            match swap {
-                Swap::Written => info!(%secret, version, "written"),
-                Swap::Unchanged => debug!(%secret, version, "unchanged"),
-            }
-        }
-        self.held = held;
         Ok(())
     }
 
@@ -451,22 +294,16 @@ impl Agent {
         self.settings.backoff.delay(attempt, fastrand::f64())
     }
 
+    /// The pause, and what the server asked for on top, up to the longest pause.
+    fn pause_after(&self, failure: &Failure, attempt: u32) -> Duration {
+        let asked = match failure {
+            Failure::Server(error) => error.retry_after().unwrap_or_default(),
+            Failure::Sink(_) => Duration::ZERO,
+        };
+        self.pause(attempt) + asked.min(self.settings.backoff.cap)
+    }
+
     fn next_poll(&self) -> Instant {
         Instant::now() + self.settings.poll.mul_f64(0.8 + 0.4 * fastrand::f64())
     }
-}
-
-struct Accepted {
-    index: usize,
-    version: u64,
-    contents: Vec<(FileName, Content)>,
-}
-
-fn concerns_everything(error: &Error) -> bool {
-    error.is_retryable()
-        || matches!(error.kind(), ErrorKind::TokenFile | ErrorKind::Unauthenticated | ErrorKind::Configuration)
-}
-
-fn kind(error: &Error) -> String {
-    format!("{:?} {:?}", error.kind(), error.code())
 }

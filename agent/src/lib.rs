@@ -6,6 +6,7 @@
 //! command and links no policy engine, no database driver and no Kubernetes client.
 
 mod agent;
+mod files;
 mod held;
 pub mod logging;
 mod plan;

@@ -122,6 +122,8 @@ pub enum Swap {
 #[derive(Debug)]
 pub struct Sink {
     directory: OwnedFd,
+    /// Whether a set that is no longer shown waits for [`Sink::sweep`].
+    retired: bool,
 }
 
 impl Sink {
@@ -149,7 +151,7 @@ impl Sink {
             Err(Errno::WOULDBLOCK) => return Err(SinkError::Busy { path: path.to_owned() }),
             locked => locked.doing("lock the directory")?,
         }
-        let sink = Self { directory };
+        let sink = Self { directory, retired: false };
         sink.clean()?;
         Ok(sink)
     }
@@ -169,8 +171,10 @@ impl Sink {
         }))
     }
 
-    /// Makes the directory hold exactly `outputs`, in one swap. `versions` is kept beside them.
-    pub fn replace(&self, outputs: Vec<Output>, versions: &[u8]) -> Result<Swap, SinkError> {
+    /// Makes the directory hold exactly `outputs`, in one swap. `versions` is kept beside them. The old files stay, out of sight, until
+    /// [`Self::sweep`] or the next swap.
+    pub fn replace(&mut self, outputs: Vec<Output>, versions: &[u8]) -> Result<Swap, SinkError> {
+        self.sweep()?;
         self.check_links(&outputs)?;
         let current = self.current()?;
         let names: BTreeSet<_> = outputs.iter().map(|output| output.name.as_str().to_owned()).collect();
@@ -209,13 +213,26 @@ impl Sink {
             }
             _ => {
                 self.swap(&contents, versions)?;
+                self.retired = current.is_some();
                 self.arrange_links(&names)?;
-                if let Some((old, _)) = current {
-                    tree::remove(&self.directory, &old)?;
-                }
                 Ok(Swap::Written)
             }
         }
+    }
+
+    /// Whether old files wait to be removed.
+    pub fn has_retired(&self) -> bool {
+        self.retired
+    }
+
+    /// Removes the files of before the last swap. Called a moment after it: who has just followed `..data` to them still finds them, where
+    /// removing them at once would now and then tell an app that its secret does not exist.
+    pub fn sweep(&mut self) -> Result<(), SinkError> {
+        if self.retired {
+            self.clean()?;
+            self.retired = false;
+        }
+        Ok(())
     }
 
     /// The set that is shown, by its name.

@@ -110,6 +110,11 @@ async fn secrets_become_files_and_a_change_reaches_them() {
         pod.shows(&text).await;
     }
     wait_for_files(&pod.config, Duration::ZERO).unwrap();
+    let sets = || {
+        let entries = fs::read_dir(pod.place.join("files")).unwrap();
+        entries.filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("..set-")).count()
+    };
+    eventually("old files are gone", || sets() == 1).await;
     running.stop().await;
     assert_eq!(pod.text("user").as_deref(), Some("v10"), "the files stay");
 }

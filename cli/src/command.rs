@@ -22,11 +22,11 @@ Example: strongroom --server https://strongroom.example:8443 --ca ca.crt --token
 #[derive(Parser)]
 #[command(name = "strongroom", version, after_help = EXIT_CODES, max_term_width = 110)]
 pub(crate) struct Command {
-    #[command(flatten)]
-    connection: ConnectionOptions,
     /// How lists and results are printed.
     #[arg(long, global = true, value_enum, default_value_t = Output::Table)]
     output: Output,
+    #[command(flatten)]
+    connection: ConnectionOptions,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -34,8 +34,13 @@ pub(crate) struct Command {
 #[derive(Subcommand)]
 enum Verb {
     /// Put a new version of a secret; values come from files, standard input or a prompt.
+    ///
+    /// The new version holds exactly the fields given here. Values are stored as they are, a line's end too.
     Put(put::Arguments),
     /// Read a secret, or one field of it.
+    ///
+    /// One field, or raw bytes, are printed exactly as they are, at a terminal with a line's end behind them. A whole secret is a JSON object of its
+    /// fields; at a terminal a table with hidden values. `--output json` prints everything: path, version, time and values.
     Get(get::Arguments),
     /// List the secrets of a folder and below.
     List(secrets::ListArguments),

@@ -71,6 +71,9 @@ impl ConnectionOptions {
             Some(Token::Text(token)) => token,
             Some(Token::File(path)) => trimmed(&read_secret_file(&path, "the token")?),
         };
+        if token.is_empty() {
+            return Err(Failure::usage("the token is empty", "Put the token into the file or the variable that is to hold it."));
+        }
         connect(place.server, &place.ca, Some(token))
     }
 

@@ -49,6 +49,11 @@ impl Failure {
         self
     }
 
+    /// The same failure in words that fit the command.
+    pub(crate) fn instead(self, what: impl fmt::Display, remedy: impl fmt::Display) -> Self {
+        Self { what: what.to_string(), remedy: Some(remedy.to_string()), ..self }
+    }
+
     /// Prints the failure to standard error. A reader of our output that went away is told nothing.
     pub(crate) fn report(&self) -> ExitCode {
         if !self.what.is_empty() {
@@ -90,21 +95,31 @@ impl From<Error> for Failure {
             (Some(code), None) => code.meaning().to_owned(),
             (None, _) => error.to_string(),
         };
-        let remedy = match (known, error.kind()) {
-            (Some(ErrorCode::BadPolicy | ErrorCode::UnprocessableContent | ErrorCode::BadRequest | ErrorCode::BadBody), _) => {
-                Some("Change what the message names; nothing was stored.")
+        let (what, remedy) = match known {
+            Some(ErrorCode::BadPolicy | ErrorCode::UnprocessableContent | ErrorCode::BadRequest | ErrorCode::BadBody) => {
+                (what, Some("Change what the message names; nothing was stored.".to_owned()))
             }
-            (Some(code), _) => Some(code.remedy()),
-            (None, ErrorKind::Connect) => Some("Check that the server runs, that its address is right, and that the CA is the one of its certificate."),
-            (None, ErrorKind::Timeout | ErrorKind::Disconnected) => Some("Look whether the change was made before you try again."),
-            (None, _) => None,
+            Some(code) => (what, Some(code.remedy().to_owned())),
+            None => with_advice_apart(&what),
         };
         Self {
             exit,
             what,
-            remedy: remedy.map(str::to_owned),
+            remedy,
             request: error.request_id().filter(|_| known.is_some()).map(|id| id.to_string()),
         }
+    }
+}
+
+/// The client library's own errors end in what to do: `what. Check …` or `what; give …`.
+fn with_advice_apart(text: &str) -> (String, Option<String>) {
+    let advice = [". Check ", ". Give ", "; give ", "; write "].iter().filter_map(|start| text.rfind(start)).max();
+    match advice {
+        Some(at) => {
+            let (first, rest) = text[at + 2..].split_at(1);
+            (text[..at].to_owned(), Some(format!("{}{rest}", first.to_uppercase())))
+        }
+        None => (text.to_owned(), None),
     }
 }
 
@@ -127,5 +142,16 @@ mod tests {
         let failure = Failure::usage("a\u{1b}[2Jb", "do c");
         let text = failure.text(Paint::none());
         assert_eq!(text, "error: a\u{fffd}[2Jb\nwhat to do: do c\n");
+    }
+
+    #[test]
+    fn what_to_do_gets_a_line_of_its_own() {
+        for (text, what, remedy) in [
+            ("no way to x: refused. Check the address, and y", "no way to x: refused", Some("Check the address, and y")),
+            ("the address has no scheme; write https://host", "the address has no scheme", Some("Write https://host")),
+            ("it broke: 1. 2", "it broke: 1. 2", None),
+        ] {
+            assert_eq!(with_advice_apart(text), (what.to_owned(), remedy.map(str::to_owned)));
+        }
     }
 }

@@ -17,8 +17,6 @@ Examples:
   strongroom get payments/db@3 | jq -r .password
   strongroom get payments/tls > keystore.p12";
 
-/// One field, or raw bytes, are printed exactly as they are, at a terminal with a line's end behind them. A whole secret is a JSON object of its
-/// fields; at a terminal a table with hidden values. `--output json` prints everything: path, version, time and values.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {

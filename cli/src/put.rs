@@ -11,7 +11,7 @@ use clap::Args;
 use serde::{Deserializer, de};
 use std::{collections::BTreeMap, fmt, path::PathBuf};
 use strongroom_api::SecretText;
-use strongroom_client::PutOptions;
+use strongroom_client::{ErrorKind, PutOptions};
 use strongroom_core::{FieldName, Payload, SecretBytes};
 
 const EXAMPLES: &str = "\
@@ -21,7 +21,6 @@ Examples:
   echo '{\"username\":\"app\",\"password\":\"…\"}' | strongroom put payments/db --fields -
   strongroom put payments/tls --raw keystore.p12 --media-type application/x-pkcs12 --create-only";
 
-/// The new version holds exactly the fields given here. Values are stored as they are, a line's end too.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
@@ -63,7 +62,12 @@ pub(crate) async fn run(arguments: Arguments, connection: &ConnectionOptions, pr
     let connection = connection.open()?;
     let payload = payload(&arguments)?;
     let if_version = if arguments.create_only { Some(0) } else { arguments.if_version };
-    let result = connection.client.put(&path, payload, PutOptions { if_version, reason: arguments.reason }).await?;
+    let create_only = arguments.create_only;
+    let result = connection.client.put(&path, payload, PutOptions { if_version, reason: arguments.reason }).await.map_err(|error| {
+        let exists = create_only && error.kind() == ErrorKind::Conflict;
+        let failure = Failure::from(error);
+        if exists { failure.instead(format_args!("{path} exists already"), "Leave out --create-only to put a new version of it, or choose another path.") } else { failure }
+    })?;
     printer.result(&format!("{} is now version {}", result.path, result.version), &result)
 }
 

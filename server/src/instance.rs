@@ -72,19 +72,27 @@ pub async fn open_or_create(
     lock_instance(transaction.connection()).await?;
     let opened = match instance(transaction.connection()).await? {
         Some(row) => {
+            // Looked at unverified only to refuse: another instance has another root key, and the answer would be about keys instead.
+            row.claimed(|row| check_same(row, name, kind))?;
             let (row, keyring) = open(transaction.connection(), root, row).await?;
-            if row.kind != kind {
-                return Err(CannotOpen::OtherKind { found: row.kind.as_str(), wanted: kind.as_str() });
-            }
-            if row.name != name {
-                return Err(CannotOpen::OtherName { found: row.name.clone(), wanted: name.to_owned() });
-            }
+            check_same(&row, name, kind)?;
             Instance { id: row.id, name: row.name.clone(), keyring: Arc::new(keyring) }
         }
         None => create(transaction.connection(), root, name, kind, clock).await?,
     };
     transaction.commit().await?;
     Ok(opened)
+}
+
+/// Refuses an instance of the other kind or of another name.
+fn check_same(row: &InstanceRow, name: &str, kind: InstanceKind) -> Result<(), CannotOpen> {
+    if row.kind != kind {
+        return Err(CannotOpen::OtherKind { found: row.kind.as_str(), wanted: kind.as_str() });
+    }
+    if row.name != name {
+        return Err(CannotOpen::OtherName { found: row.name.clone(), wanted: name.to_owned() });
+    }
+    Ok(())
 }
 
 /// The instance's row, checked, and the keyring that checked it.

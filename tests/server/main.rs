@@ -1,4 +1,9 @@
 //! The server from outside: over TLS, and from its database.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod access;
+mod login;
+mod review;
+mod routes;
 mod secrets;
+mod traps;

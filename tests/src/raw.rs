@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use std::{net::SocketAddr, sync::Arc};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ALL_VERSIONS, ClientConfig, RootCertStore, SupportedProtocolVersion};
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject as _};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -31,14 +31,19 @@ pub struct Answer {
 impl Raw {
     /// Connects to `127.0.0.1`, trusting only this CA.
     pub async fn connect(address: SocketAddr, ca: &str) -> Self {
+        Self::connect_with(address, ca, ALL_VERSIONS).await.expect("the handshake succeeds")
+    }
+
+    /// The same with these versions of TLS; `None` where the handshake fails.
+    pub async fn connect_with(address: SocketAddr, ca: &str, versions: &[&'static SupportedProtocolVersion]) -> Option<Self> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap()).unwrap();
-        let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        let config = ClientConfig::builder_with_protocol_versions(versions).with_root_certificates(roots).with_no_client_auth();
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
         let name = ServerName::try_from("127.0.0.1").unwrap();
-        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
-        Self { stream, unread: Vec::new() }
+        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.ok()?;
+        Some(Self { stream, unread: Vec::new() })
     }
 
     /// Sends bytes as they are. Says whether the other side still took them.
@@ -82,6 +87,11 @@ impl Raw {
     /// Waits until the other side has closed.
     pub async fn closed(&mut self) {
         while self.read().await {}
+    }
+
+    /// What has arrived and was not yet part of an answer.
+    pub fn unread(&self) -> &[u8] {
+        &self.unread
     }
 
     async fn read(&mut self) -> bool {

@@ -110,6 +110,10 @@ impl Claims {
         if self.expires_at <= now {
             return Err("the token has expired");
         }
+        // Kubernetes gives both times at once. A negative one came from no API server.
+        if self.not_before < 0 || self.issued_at < 0 {
+            return Err("the token's times are not those of a token");
+        }
         if self.not_before > now + LEEWAY || self.issued_at > now + LEEWAY {
             return Err("the token is not valid yet");
         }

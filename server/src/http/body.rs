@@ -35,6 +35,10 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for JsonBody<T> {
             Err(_) => return Err(refuse(ErrorCode::BadBody, Some("the body did not arrive in time".to_owned()))),
         };
         let bytes = Zeroizing::new(Vec::from(collected.to_bytes()));
+        // serde would take an array as well, its items for the members in the order of their declaration.
+        if bytes.iter().find(|b| !b.is_ascii_whitespace()).is_some_and(|first| *first == b'[') {
+            return Err(refuse(ErrorCode::BadBody, Some("line 1 column 1: expected an object".to_owned())));
+        }
         serde_json::from_slice(&bytes).map(Self).map_err(|error| {
             let place = format!("line {} column {}: {}", error.line(), error.column(), harmless(&error.to_string()));
             refuse(ErrorCode::BadBody, Some(place))
