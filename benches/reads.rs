@@ -14,7 +14,9 @@ use std::{
 };
 use strongroom_api::access::{NewCluster, NewGrant, NewProject, Trust};
 use strongroom_client::{Client, Credential, PutOptions};
-use strongroom_core::{Action, Clock as _, FieldName, Payload, ProjectName, Reference, Scope, SecretBytes, SecretPath, SystemClock};
+use strongroom_core::{
+    Action, Clock as _, FieldName, Payload, ProjectName, Reference, Scope, SecretBytes, SecretPath, SystemClock,
+};
 use strongroom_local::{Issuer, Pod, Postgres, PostgresOptions};
 use strongroom_server::{Server, Settings, app::Origin, init::Init, open_app, operations::claim::claim, process};
 
@@ -78,10 +80,21 @@ async fn measure() -> Result<()> {
     let reader = prepare(&admin, &url, &ca, &directory).await?;
 
     for connections in [1, CONNECTIONS] {
-        report("read", connections, READS / if connections == 1 { 4 } else { 1 }, &server, &postgres, &reader, |client, n| async move {
-            let path = SecretPath::parse(&format!("bench/s{}", n % SECRETS)).expect("a path");
-            client.read(&Reference { path, field: None, version: strongroom_core::VersionSelector::Current }).await.map(|_| ())
-        })
+        report(
+            "read",
+            connections,
+            READS / if connections == 1 { 4 } else { 1 },
+            &server,
+            &postgres,
+            &reader,
+            |client, n| async move {
+                let path = SecretPath::parse(&format!("bench/s{}", n % SECRETS)).expect("a path");
+                client
+                    .read(&Reference { path, field: None, version: strongroom_core::VersionSelector::Current })
+                    .await
+                    .map(|_| ())
+            },
+        )
         .await?;
     }
     report("write", CONNECTIONS, WRITES, &server, &postgres, &admin, |client, n| async move {
@@ -108,7 +121,11 @@ async fn prepare(admin: &Client, url: &str, ca: &[u8], directory: &Directory) ->
     }
     let trust = Trust::OfflineKeys { keys: issuer.jwks() };
     admin.create_cluster(&NewCluster { name: "bench".into(), issuer: issuer.url().to_owned(), trust }).await?;
-    let grant = NewGrant { principal: "workload:bench/apps/api".into(), actions: vec![Action::Read], scope: Scope::parse("bench/")? };
+    let grant = NewGrant {
+        principal: "workload:bench/apps/api".into(),
+        actions: vec![Action::Read],
+        scope: Scope::parse("bench/")?,
+    };
     admin.create_grant(&grant).await?;
     let token = directory.0.join("token");
     fs::write(&token, issuer.token(&Pod::of("apps", "api"), "strongroom/bench/bench", SystemClock.now()).sign())?;
@@ -117,7 +134,15 @@ async fn prepare(admin: &Client, url: &str, ca: &[u8], directory: &Directory) ->
 }
 
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]
-async fn report<F, Fut>(name: &str, connections: usize, requests: usize, server: &Running, postgres: &Postgres, client: &Client, call: F) -> Result<()>
+async fn report<F, Fut>(
+    name: &str,
+    connections: usize,
+    requests: usize,
+    server: &Running,
+    postgres: &Postgres,
+    client: &Client,
+    call: F,
+) -> Result<()>
 where
     F: Fn(Client, usize) -> Fut + Clone + Send + 'static,
     Fut: Future<Output = Result<(), strongroom_client::Error>> + Send,
@@ -170,7 +195,8 @@ where
 
 fn payload(n: usize) -> Payload {
     let value = format!("{n:->1024}");
-    Payload::fields(BTreeMap::from([(FieldName::parse("value").expect("a name"), SecretBytes::from(value))])).expect("a payload")
+    Payload::fields(BTreeMap::from([(FieldName::parse("value").expect("a name"), SecretBytes::from(value))]))
+        .expect("a payload")
 }
 
 struct Running {
@@ -181,7 +207,8 @@ struct Running {
 impl Running {
     fn start(settings: &Path) -> Result<Self> {
         use std::io::BufRead as _;
-        let mut child = Command::new(std::env::current_exe()?).arg("--serve").arg(settings).stdout(Stdio::piped()).spawn()?;
+        let mut child =
+            Command::new(std::env::current_exe()?).arg("--serve").arg(settings).stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();
         std::io::BufReader::new(child.stdout.take().context("piped")?).read_line(&mut line)?;
         Ok(Self { child, address: line.trim().parse().context("the server said no address")? })
@@ -213,7 +240,11 @@ impl Drop for Directory {
 
 /// The postmaster and its children. Children that ended meanwhile took their time with them into the postmaster's sum, which is counted too.
 fn postgres_processes(postgres: &Postgres) -> Result<Vec<u32>> {
-    let postmaster: u32 = fs::read_to_string(postgres.socket_directory().join(".s.PGSQL.5432.lock"))?.lines().next().context("a pid")?.parse()?;
+    let postmaster: u32 = fs::read_to_string(postgres.socket_directory().join(".s.PGSQL.5432.lock"))?
+        .lines()
+        .next()
+        .context("a pid")?
+        .parse()?;
     let mut processes = vec![postmaster];
     for entry in fs::read_dir("/proc")? {
         let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };

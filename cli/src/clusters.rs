@@ -71,7 +71,10 @@ impl ClusterVerb {
             }
             Self::Remove { name } => {
                 connection.open()?.client.remove_cluster(&name).await?;
-                printer.result(&format!("cluster {name} is removed; sessions of its pods end within 15 minutes"), &json!({"removed": name}))
+                printer.result(
+                    &format!("cluster {name} is removed; sessions of its pods end within 15 minutes"),
+                    &json!({"removed": name}),
+                )
             }
         }
     }

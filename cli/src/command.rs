@@ -4,7 +4,13 @@ use crate::{
     clusters::ClusterVerb,
     connection::ConnectionOptions,
     failure::{Exit, Failure},
-    get, grants, output::{Output, Printer}, policies::PolicyVerb, projects::ProjectVerb, put, roles::RoleVerb, secrets, session,
+    get, grants,
+    output::{Output, Printer},
+    policies::PolicyVerb,
+    projects::ProjectVerb,
+    put,
+    roles::RoleVerb,
+    secrets, session,
 };
 use clap::{Parser, Subcommand};
 
@@ -131,7 +137,7 @@ mod tests {
     #[test]
     fn the_commands_fit_together_and_each_has_an_example() {
         let mut command = Command::command();
-        command.debug_assert();
+        command.clone().debug_assert();
         command.build();
         let mut open = vec![&command];
         while let Some(command) = open.pop() {

@@ -72,7 +72,10 @@ impl ConnectionOptions {
             Some(Token::File(path)) => trimmed(&read_secret_file(&path, "the token")?),
         };
         if token.is_empty() {
-            return Err(Failure::usage("the token is empty", "Put the token into the file or the variable that is to hold it."));
+            return Err(Failure::usage(
+                "the token is empty",
+                "Put the token into the file or the variable that is to hold it.",
+            ));
         }
         connect(place.server, &place.ca, Some(token))
     }
@@ -122,7 +125,10 @@ impl ConnectionOptions {
         let token = match (named_token, text("STRONGROOM_TOKEN")?, variable("STRONGROOM_TOKEN_FILE")) {
             (Some(token), ..) => Some(token),
             (None, Some(_), Some(_)) => {
-                return Err(Failure::usage("STRONGROOM_TOKEN and STRONGROOM_TOKEN_FILE are both set", "Keep one of them."));
+                return Err(Failure::usage(
+                    "STRONGROOM_TOKEN and STRONGROOM_TOKEN_FILE are both set",
+                    "Keep one of them.",
+                ));
             }
             (None, Some(token), None) => Some(Token::Text(SecretBytes::from(token))),
             (None, None, file) => file.map(|file| Token::File(file.into())),
@@ -156,7 +162,8 @@ mod tests {
 
     #[test]
     fn a_profile_in_the_environment_gives_no_token_to_a_server_named_on_the_command_line() {
-        let options = ConnectionOptions { server: Some("https://other".into()), ca: Some("ca".into()), ..Default::default() };
+        let options =
+            ConnectionOptions { server: Some("https://other".into()), ca: Some("ca".into()), ..Default::default() };
         let place = place(&options, &[("STRONGROOM_PROFILE", "/nowhere/profile.toml")]).unwrap();
         assert!(place.token.is_none() && place.server == "https://other");
     }
@@ -164,13 +171,18 @@ mod tests {
     #[test]
     fn each_incomplete_or_doubled_source_is_wrong_usage() {
         let server = ConnectionOptions { server: Some("https://s".into()), ..Default::default() };
-        let both = ConnectionOptions { server: Some("https://s".into()), profile: Some("p".into()), ..Default::default() };
+        let both =
+            ConnectionOptions { server: Some("https://s".into()), profile: Some("p".into()), ..Default::default() };
         let none = ConnectionOptions::default();
         for (options, variables, word) in [
             (&none, &[][..], "no server"),
             (&server, &[][..], "CA"),
             (&both, &[][..], "--profile and --server"),
-            (&server, &[("STRONGROOM_CA", "c"), ("STRONGROOM_TOKEN", "hunter2"), ("STRONGROOM_TOKEN_FILE", "f")][..], "both set"),
+            (
+                &server,
+                &[("STRONGROOM_CA", "c"), ("STRONGROOM_TOKEN", "hunter2"), ("STRONGROOM_TOKEN_FILE", "f")][..],
+                "both set",
+            ),
             (&none, &[("STRONGROOM_PROFILE", "/nowhere/p")][..], "/nowhere/p"),
         ] {
             let failure = format!("{:?}", place(options, variables).unwrap_err());

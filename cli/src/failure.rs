@@ -1,6 +1,6 @@
 //! How a command fails: one line what, one line what to do, the request's id, and an exit code.
 
-use crate::output::{Paint, plain};
+use crate::output::{Paint, plain, remark};
 use std::{fmt, io, process::ExitCode};
 use strongroom_api::ErrorCode;
 use strongroom_client::{Error, ErrorKind};
@@ -49,6 +49,13 @@ impl Failure {
         self
     }
 
+    /// A failure whose text ends in what to do, as messages of libraries have it.
+    #[cfg(feature = "dev")]
+    pub(crate) fn advised(exit: Exit, text: &str) -> Self {
+        let (what, remedy) = with_advice_apart(text);
+        Self { exit, what, remedy, request: None }
+    }
+
     /// The same failure in words that fit the command.
     pub(crate) fn instead(self, what: impl fmt::Display, remedy: impl fmt::Display) -> Self {
         Self { what: what.to_string(), remedy: Some(remedy.to_string()), ..self }
@@ -57,7 +64,7 @@ impl Failure {
     /// Prints the failure to standard error. A reader of our output that went away is told nothing.
     pub(crate) fn report(&self) -> ExitCode {
         if !self.what.is_empty() {
-            eprint!("{}", self.text(Paint::stderr()));
+            remark(self.text(Paint::stderr()).trim_end());
         }
         ExitCode::from(self.exit as u8)
     }
@@ -66,7 +73,8 @@ impl Failure {
         use fmt::Write as _;
         let mut text = format!("{} {}\n", paint.error("error:"), plain(&self.what));
         if let Some(remedy) = &self.remedy {
-            writeln!(text, "{} {}", paint.strong("what to do:"), plain(remedy)).expect("writing to a string cannot fail");
+            writeln!(text, "{} {}", paint.strong("what to do:"), plain(remedy))
+                .expect("writing to a string cannot fail");
         }
         if let Some(request) = &self.request {
             writeln!(text, "request id: {request}").expect("writing to a string cannot fail");
@@ -82,38 +90,45 @@ impl From<Error> for Failure {
             ErrorKind::Unauthenticated | ErrorKind::Forbidden => Exit::Refused,
             ErrorKind::NotFound => Exit::NotFound,
             ErrorKind::Conflict => Exit::Conflict,
-            ErrorKind::Connect | ErrorKind::Timeout | ErrorKind::Disconnected | ErrorKind::Unavailable => Exit::Unavailable,
+            ErrorKind::Connect | ErrorKind::Timeout | ErrorKind::Disconnected | ErrorKind::Unavailable => {
+                Exit::Unavailable
+            }
             _ => Exit::Failed,
         };
         let known = error.code().filter(|code| *code != ErrorCode::Unknown);
         let what = match (known, error.detail()) {
             // The meaning of these says less than what was wrong this time.
-            (Some(ErrorCode::BadRequest | ErrorCode::BadBody | ErrorCode::BadPath | ErrorCode::BadPolicy | ErrorCode::UnprocessableContent), Some(detail)) => {
-                detail.to_owned()
-            }
+            (
+                Some(
+                    ErrorCode::BadRequest
+                    | ErrorCode::BadBody
+                    | ErrorCode::BadPath
+                    | ErrorCode::BadPolicy
+                    | ErrorCode::UnprocessableContent,
+                ),
+                Some(detail),
+            ) => detail.to_owned(),
             (Some(code), Some(detail)) => format!("{} ({detail})", code.meaning()),
             (Some(code), None) => code.meaning().to_owned(),
             (None, _) => error.to_string(),
         };
         let (what, remedy) = match known {
-            Some(ErrorCode::BadPolicy | ErrorCode::UnprocessableContent | ErrorCode::BadRequest | ErrorCode::BadBody) => {
-                (what, Some("Change what the message names; nothing was stored.".to_owned()))
-            }
+            Some(
+                ErrorCode::BadPolicy | ErrorCode::UnprocessableContent | ErrorCode::BadRequest | ErrorCode::BadBody,
+            ) => (what, Some("Change what the message names; nothing was stored.".to_owned())),
             Some(code) => (what, Some(code.remedy().to_owned())),
             None => with_advice_apart(&what),
         };
-        Self {
-            exit,
-            what,
-            remedy,
-            request: error.request_id().filter(|_| known.is_some()).map(|id| id.to_string()),
-        }
+        Self { exit, what, remedy, request: error.request_id().filter(|_| known.is_some()).map(|id| id.to_string()) }
     }
 }
 
 /// The client library's own errors end in what to do: `what. Check …` or `what; give …`.
 fn with_advice_apart(text: &str) -> (String, Option<String>) {
-    let advice = [". Check ", ". Give ", "; give ", "; write "].iter().filter_map(|start| text.rfind(start)).max();
+    let advice = [". Check ", ". Give ", "; give ", "; write ", "; run ", "; set ", "; choose "]
+        .iter()
+        .filter_map(|start| text.rfind(start))
+        .max();
     match advice {
         Some(at) => {
             let (first, rest) = text[at + 2..].split_at(1);
@@ -147,7 +162,11 @@ mod tests {
     #[test]
     fn what_to_do_gets_a_line_of_its_own() {
         for (text, what, remedy) in [
-            ("no way to x: refused. Check the address, and y", "no way to x: refused", Some("Check the address, and y")),
+            (
+                "no way to x: refused. Check the address, and y",
+                "no way to x: refused",
+                Some("Check the address, and y"),
+            ),
             ("the address has no scheme; write https://host", "the address has no scheme", Some("Write https://host")),
             ("it broke: 1. 2", "it broke: 1. 2", None),
         ] {

@@ -3,7 +3,7 @@
 use crate::{
     connection::ConnectionOptions,
     failure::{Exit, Failure},
-    output::{Paint, Printer, moment, table, write, write_secret},
+    output::{Paint, Printer, moment, remark, table, write, write_secret},
 };
 use clap::Args;
 use std::io::{self, IsTerminal as _};
@@ -27,7 +27,11 @@ pub(crate) struct Arguments {
     reveal: bool,
 }
 
-pub(crate) async fn run(arguments: &Arguments, connection: &ConnectionOptions, printer: &Printer) -> Result<(), Failure> {
+pub(crate) async fn run(
+    arguments: &Arguments,
+    connection: &ConnectionOptions,
+    printer: &Printer,
+) -> Result<(), Failure> {
     let reference = Reference::parse(&arguments.reference).map_err(|error| {
         Failure::usage(error, "Write PROJECT/NAME, PROJECT/NAME#FIELD or PROJECT/NAME#FIELD@VERSION.")
     })?;
@@ -38,7 +42,9 @@ pub(crate) async fn run(arguments: &Arguments, connection: &ConnectionOptions, p
     }
     match (&reference.field, &secret.payload) {
         (Some(name), payload @ Payload::Fields(_)) => {
-            let value = payload.field(name).ok_or_else(|| Failure::new(Exit::Failed, "the answer lacks the field that was asked for"))?;
+            let value = payload
+                .field(name)
+                .ok_or_else(|| Failure::new(Exit::Failed, "the answer lacks the field that was asked for"))?;
             exactly(value, terminal)
         }
         (_, Payload::Raw { bytes, .. }) => exactly(bytes, terminal),
@@ -55,7 +61,9 @@ fn exactly(value: &SecretBytes, terminal: bool) -> Result<(), Failure> {
     if !terminal {
         return write_secret(value);
     }
-    let is_text = value.expose_str().is_some_and(|text| !text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\t' | '\r')));
+    let is_text = value
+        .expose_str()
+        .is_some_and(|text| !text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\t' | '\r')));
     if !is_text {
         return Err(Failure::new(Exit::Failed, "the value is not plain text, and a terminal would act on it")
             .remedy("Send it to a file or a program: strongroom get … > FILE"));
@@ -81,7 +89,11 @@ fn fields(reference: &Reference, secret: &Versioned, reveal: bool) -> Result<(),
     write(format!("{} version {}, {}\n\n", reference.path, secret.version, moment(secret.created_at)).as_bytes())?;
     write_secret(&SecretBytes::from(table(&["FIELD", "VALUE"], &rows, Paint::stdout())))?;
     if !reveal {
-        eprintln!("\n--reveal shows the values; {}#{} is one of them", reference.path, fields.keys().next().map_or("FIELD", |name| name.as_str()));
+        remark(format_args!(
+            "\n--reveal shows the values; {}#{} is one of them",
+            reference.path,
+            fields.keys().next().map_or("FIELD", |name| name.as_str())
+        ));
     }
     Ok(())
 }

@@ -43,7 +43,11 @@ pub(crate) struct ListArguments {
     project: String,
 }
 
-pub(crate) async fn grant(arguments: &GrantArguments, connection: &ConnectionOptions, printer: &Printer) -> Result<(), Failure> {
+pub(crate) async fn grant(
+    arguments: &GrantArguments,
+    connection: &ConnectionOptions,
+    printer: &Printer,
+) -> Result<(), Failure> {
     let help = "See `strongroom grant --help`.";
     PrincipalRef::parse(&arguments.principal).map_err(|error| Failure::usage(error, help))?;
     let mut actions: Vec<Action> = Vec::new();
@@ -62,16 +66,25 @@ pub(crate) async fn grant(arguments: &GrantArguments, connection: &ConnectionOpt
     )
 }
 
-pub(crate) async fn revoke(arguments: &RevokeArguments, connection: &ConnectionOptions, printer: &Printer) -> Result<(), Failure> {
+pub(crate) async fn revoke(
+    arguments: &RevokeArguments,
+    connection: &ConnectionOptions,
+    printer: &Printer,
+) -> Result<(), Failure> {
     let project = project(&arguments.project)?;
     // Ids are UUIDs, read the way they are read on the wire.
-    let id: GrantId = serde_json::from_value(json!(arguments.id))
-        .map_err(|_| Failure::usage("a grant's id is a UUID", format_args!("`strongroom grants {project}` lists them.")))?;
+    let id: GrantId = serde_json::from_value(json!(arguments.id)).map_err(|_| {
+        Failure::usage("a grant's id is a UUID", format_args!("`strongroom grants {project}` lists them."))
+    })?;
     connection.open()?.client.revoke_grant(&project, id).await?;
     printer.result(&format!("grant {id} is revoked"), &json!({"revoked": id}))
 }
 
-pub(crate) async fn list(arguments: &ListArguments, connection: &ConnectionOptions, printer: &Printer) -> Result<(), Failure> {
+pub(crate) async fn list(
+    arguments: &ListArguments,
+    connection: &ConnectionOptions,
+    printer: &Printer,
+) -> Result<(), Failure> {
     let project = project(&arguments.project)?;
     let grants = connection.open()?.client.grants(&project).await?;
     let head = ["ID", "PRINCIPAL", "SCOPE", "ACTIONS", "AUTHOR", "CREATED"];

@@ -1,6 +1,9 @@
 //! What comes in: values from files, standard input and prompts; never from arguments.
 
-use crate::failure::{Exit, Failure};
+use crate::{
+    failure::{Exit, Failure},
+    output::remark,
+};
 use std::{
     fs::File,
     io::{self, IsTerminal as _, Read},
@@ -17,10 +20,13 @@ pub(crate) fn read_secret_file(path: &Path, what: &str) -> Result<SecretBytes, F
 /// Reads a secret from standard input, exactly.
 pub(crate) fn read_secret_stdin(what: &str) -> Result<SecretBytes, Failure> {
     if io::stdin().is_terminal() {
-        eprintln!("reading {what} from standard input; it is shown as you type, and ends with Ctrl-D");
+        remark(format_args!("reading {what} from standard input; it is shown as you type, and ends with Ctrl-D"));
     }
-    bounded(io::stdin().lock(), what)
-        .map_err(|error| error.unwrap_or_else(|error| Failure::new(Exit::Failed, format_args!("{what} cannot be read from standard input: {error}"))))
+    bounded(io::stdin().lock(), what).map_err(|error| {
+        error.unwrap_or_else(|error| {
+            Failure::new(Exit::Failed, format_args!("{what} cannot be read from standard input: {error}"))
+        })
+    })
 }
 
 /// Asks for a secret without showing it.
@@ -38,7 +44,10 @@ pub(crate) fn prompt(what: &str) -> Result<SecretBytes, Failure> {
 pub(crate) fn read_text(path: &Path, what: &str) -> Result<String, Failure> {
     let bytes = if path == Path::new("-") { read_secret_stdin(what)? } else { read_secret_file(path, what)? };
     // No secret: only read the same way.
-    bytes.expose_str().map(str::to_owned).ok_or_else(|| Failure::usage(format_args!("{what} is not text"), "Check the file."))
+    bytes
+        .expose_str()
+        .map(str::to_owned)
+        .ok_or_else(|| Failure::usage(format_args!("{what} is not text"), "Check the file."))
 }
 
 /// Everything up to the largest payload. The buffer never grows, so that no copy stays behind; untouched pages cost nothing.
@@ -48,11 +57,17 @@ fn bounded(from: impl Read, what: &str) -> Result<SecretBytes, Result<Failure, i
     let bytes = SecretBytes::new(bytes);
     result.map_err(Err)?;
     if bytes.len() > MAX_PAYLOAD {
-        return Err(Ok(Failure::usage(format_args!("{what} is larger than {MAX_PAYLOAD} bytes"), "A payload is at most 1 MiB; store larger files elsewhere and their key here.")));
+        return Err(Ok(Failure::usage(
+            format_args!("{what} is larger than {MAX_PAYLOAD} bytes"),
+            "A payload is at most 1 MiB; store larger files elsewhere and their key here.",
+        )));
     }
     Ok(bytes)
 }
 
 fn unreadable(what: &str, path: &Path, error: &io::Error) -> Failure {
-    Failure::usage(format_args!("{what} cannot be read from {}: {error}", path.display()), "Check the file's name and its mode.")
+    Failure::usage(
+        format_args!("{what} cannot be read from {}: {error}", path.display()),
+        "Check the file's name and its mode.",
+    )
 }

@@ -3,7 +3,10 @@
 use crate::failure::{Exit, Failure};
 use clap::ValueEnum;
 use serde::Serialize;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::{
+    fmt,
+    io::{self, IsTerminal as _, Write as _},
+};
 use strongroom_core::SecretBytes;
 use time::{OffsetDateTime, UtcOffset, format_description::BorrowedFormatItem, macros::format_description};
 
@@ -53,7 +56,7 @@ impl Printer {
         match self.output {
             Output::Json => json(&items),
             Output::Table if items.is_empty() => {
-                eprintln!("{}", plain(none));
+                remark(plain(none));
                 Ok(())
             }
             Output::Table => write(table(head, &items.iter().map(row).collect::<Vec<_>>(), Paint::stdout()).as_bytes()),
@@ -73,6 +76,11 @@ pub(crate) fn write(bytes: &[u8]) -> Result<(), Failure> {
     out.write_all(bytes)?;
     out.flush()?;
     Ok(())
+}
+
+/// Tells the person something beside the result, on standard error. A terminal that is gone is told nothing (`eprintln!` would panic).
+pub(crate) fn remark(text: impl fmt::Display) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 fn json(whole: &impl Serialize) -> Result<(), Failure> {
@@ -156,7 +164,8 @@ impl Paint {
 }
 
 fn wanted() -> bool {
-    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
 #[cfg(test)]
@@ -166,7 +175,10 @@ mod tests {
     #[test]
     fn columns_line_up_and_no_line_ends_in_spaces() {
         let rows = [vec!["demo/db".to_owned(), "12".to_owned()], vec!["demo/\u{e4}".to_owned(), "1".to_owned()]];
-        assert_eq!(table(&["PATH", "VERSION"], &rows, Paint::none()), "PATH     VERSION\ndemo/db  12\ndemo/\u{e4}   1\n");
+        assert_eq!(
+            table(&["PATH", "VERSION"], &rows, Paint::none()),
+            "PATH     VERSION\ndemo/db  12\ndemo/\u{e4}   1\n"
+        );
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! `policy`.
 
-use crate::{connection::ConnectionOptions, failure::Failure, input::read_text, output::Printer, projects::project, roles::role_name};
+use crate::{
+    connection::ConnectionOptions, failure::Failure, input::read_text, output::Printer, projects::project,
+    roles::role_name,
+};
 use clap::Subcommand;
 use serde_json::json;
 use std::path::PathBuf;

@@ -43,19 +43,27 @@ impl Profile {
         let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(unreadable)?;
         let entry = file.metadata().map_err(unreadable)?;
         if !entry.is_file() {
-            return Err(Failure::usage(format_args!("the profile {shown} is not a file"), "Check --profile or STRONGROOM_PROFILE."));
+            return Err(Failure::usage(
+                format_args!("the profile {shown} is not a file"),
+                "Check --profile or STRONGROOM_PROFILE.",
+            ));
         }
         if entry.mode() & 0o077 != 0 || entry.uid() != rustix::process::geteuid().as_raw() {
             return Err(Failure::usage(
                 format_args!("the profile {shown} is not for its owner alone, but it holds a token"),
-                format_args!("Make it your own, run `chmod 600 {shown}`, and replace the token if somebody else could have read it."),
+                format_args!(
+                    "Make it your own, run `chmod 600 {shown}`, and replace the token if somebody else could have read it."
+                ),
             ));
         }
         let mut text = String::new();
         file.take(MAX_PROFILE).read_to_string(&mut text).map_err(unreadable)?;
         let text = SecretText::new(text);
         let mut profile = Self::parse(text.expose_text()).map_err(|place| {
-            Failure::usage(format_args!("the profile {shown} is wrong: {place}"), "It holds server, ca and token, each as NAME = \"TEXT\".")
+            Failure::usage(
+                format_args!("the profile {shown} is wrong: {place}"),
+                "It holds server, ca and token, each as NAME = \"TEXT\".",
+            )
         })?;
         profile.ca = path.parent().unwrap_or(Path::new(".")).join(&profile.ca);
         Ok(profile)
@@ -74,7 +82,8 @@ impl Profile {
         toml::from_str(text).map_err(|error| {
             // The error's own text shows the line, which may be the token's.
             let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-            let known = ["missing field", "duplicate", "unknown field"].iter().any(|start| error.message().starts_with(start));
+            let known =
+                ["missing field", "duplicate", "unknown field"].iter().any(|start| error.message().starts_with(start));
             if known { format!("line {line}: {}", error.message()) } else { format!("line {line} is not as expected") }
         })
     }

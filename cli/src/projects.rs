@@ -32,9 +32,12 @@ impl ProjectVerb {
             }
             Self::List => {
                 let projects = connection.open()?.client.projects().await?;
-                printer.list(&projects, "there are no projects that you have a part in", &["PROJECT", "CREATED"], |project| {
-                    vec![project.name.to_string(), moment(project.created_at)]
-                })
+                printer.list(
+                    &projects,
+                    "there are no projects that you have a part in",
+                    &["PROJECT", "CREATED"],
+                    |project| vec![project.name.to_string(), moment(project.created_at)],
+                )
             }
         }
     }
@@ -42,5 +45,6 @@ impl ProjectVerb {
 
 /// A project's name as it was typed.
 pub(crate) fn project(text: &str) -> Result<ProjectName, Failure> {
-    ProjectName::parse(text).map_err(|error| Failure::usage(error, "Write the first segment of its secrets' paths, without a slash."))
+    ProjectName::parse(text)
+        .map_err(|error| Failure::usage(error, "Write the first segment of its secrets' paths, without a slash."))
 }

@@ -4,7 +4,7 @@ use crate::{
     connection::ConnectionOptions,
     failure::Failure,
     input::{prompt, read_secret_file, read_secret_stdin},
-    output::Printer,
+    output::{Printer, remark},
     secrets::secret_path,
 };
 use clap::Args;
@@ -57,17 +57,31 @@ enum Source {
     Prompt,
 }
 
-pub(crate) async fn run(arguments: Arguments, connection: &ConnectionOptions, printer: &Printer) -> Result<(), Failure> {
+pub(crate) async fn run(
+    arguments: Arguments,
+    connection: &ConnectionOptions,
+    printer: &Printer,
+) -> Result<(), Failure> {
     let path = secret_path(&arguments.path)?;
     let connection = connection.open()?;
     let payload = payload(&arguments)?;
     let if_version = if arguments.create_only { Some(0) } else { arguments.if_version };
     let create_only = arguments.create_only;
-    let result = connection.client.put(&path, payload, PutOptions { if_version, reason: arguments.reason }).await.map_err(|error| {
-        let exists = create_only && error.kind() == ErrorKind::Conflict;
-        let failure = Failure::from(error);
-        if exists { failure.instead(format_args!("{path} exists already"), "Leave out --create-only to put a new version of it, or choose another path.") } else { failure }
-    })?;
+    let result =
+        connection.client.put(&path, payload, PutOptions { if_version, reason: arguments.reason }).await.map_err(
+            |error| {
+                let exists = create_only && error.kind() == ErrorKind::Conflict;
+                let failure = Failure::from(error);
+                if exists {
+                    failure.instead(
+                        format_args!("{path} exists already"),
+                        "Leave out --create-only to put a new version of it, or choose another path.",
+                    )
+                } else {
+                    failure
+                }
+            },
+        )?;
     printer.result(&format!("{} is now version {}", result.path, result.version), &result)
 }
 
@@ -90,10 +104,12 @@ fn payload(arguments: &Arguments) -> Result<Payload, Failure> {
         };
         // Looked at for its last byte only.
         if value.expose_bytes().ends_with(b"\n") && source == Source::Stdin {
-            eprintln!("note: {what} ends in a line's end, which is stored too; `printf %s …` instead of `echo` leaves it out");
+            remark(format_args!(
+                "note: {what} ends in a line's end, which is stored too; `printf %s …` instead of `echo` leaves it out"
+            ));
         }
         if value.is_empty() {
-            eprintln!("note: {what} is empty");
+            remark(format_args!("note: {what} is empty"));
         }
         fields.insert(name, value);
     }
@@ -104,13 +120,13 @@ fn from(file: &std::path::Path, what: &str) -> Result<SecretBytes, Failure> {
     if file == std::path::Path::new("-") { read_secret_stdin(what) } else { read_secret_file(file, what) }
 }
 
-/// The fields and where their values come from. What stands behind `=` may be a value and is never repeated.
-fn parse_sources(texts: &[String]) -> Result<BTreeMap<FieldName, Source>, Failure> {
+/// The fields and where their values come from, in the order in which they are asked for. What stands behind `=` may be a value and is never repeated.
+fn parse_sources(texts: &[String]) -> Result<Vec<(FieldName, Source)>, Failure> {
     let how = "Give it as FIELD=@FILE, as FIELD=- on standard input, or as FIELD alone to be asked for it.";
     if texts.is_empty() {
         return Err(Failure::usage("there is nothing to put", how));
     }
-    let mut sources = BTreeMap::new();
+    let mut sources: Vec<(FieldName, Source)> = Vec::new();
     for (number, text) in texts.iter().enumerate() {
         let (name, source) = text.split_once('=').map_or((text.as_str(), None), |(name, source)| (name, Some(source)));
         let bad_name = |error| Failure::usage(format_args!("field number {}: {error}", number + 1), how);
@@ -121,17 +137,23 @@ fn parse_sources(texts: &[String]) -> Result<BTreeMap<FieldName, Source>, Failur
             Some(file) if file.len() > 1 && file.starts_with('@') => Source::File(file[1..].into()),
             Some(_) => {
                 return Err(Failure::usage(
-                    format_args!("the value of {name} stands in the command itself, where other users and the shell's history can see it"),
+                    format_args!(
+                        "the value of {name} stands in the command itself, where other users and the shell's history can see it"
+                    ),
                     how,
                 ));
             }
         };
-        if source == Source::Stdin && sources.values().any(|other| *other == Source::Stdin) {
-            return Err(Failure::usage("two fields cannot both come from standard input", "Use files, or --fields - with a JSON object."));
+        if source == Source::Stdin && sources.iter().any(|(_, other)| *other == Source::Stdin) {
+            return Err(Failure::usage(
+                "two fields cannot both come from standard input",
+                "Use files, or --fields - with a JSON object.",
+            ));
         }
-        if sources.insert(name.clone(), source).is_some() {
+        if sources.iter().any(|(other, _)| *other == name) {
             return Err(Failure::usage(format_args!("the field {name} is given twice"), "Give each field once."));
         }
+        sources.push((name, source));
     }
     Ok(sources)
 }
@@ -147,13 +169,15 @@ fn parse_fields(json: &SecretBytes) -> Result<BTreeMap<FieldName, SecretBytes>, 
     };
     // Exposed to the parser, which hands each text on into a buffer that is wiped.
     let mut parser = serde_json::Deserializer::from_slice(json.expose_bytes());
-    let members = parser.deserialize_map(Members).and_then(|members| parser.end().map(|()| members)).map_err(|error| {
-        let what = if error.is_data() { "are not an object of texts" } else { "are not JSON" };
-        wrong(what, Some((error.line(), error.column())))
-    })?;
+    let members =
+        parser.deserialize_map(Members).and_then(|members| parser.end().map(|()| members)).map_err(|error| {
+            let what = if error.is_data() { "are not an object of texts" } else { "are not JSON" };
+            wrong(what, Some((error.line(), error.column())))
+        })?;
     let mut fields = BTreeMap::new();
     for (name, text) in members {
-        let name = FieldName::parse(&name).map_err(|error| wrong(&format!("have a name that cannot be: {error}"), None))?;
+        let name =
+            FieldName::parse(&name).map_err(|error| wrong(&format!("have a name that cannot be: {error}"), None))?;
         if fields.insert(name.clone(), text.into_bytes()).is_some() {
             return Err(wrong(&format!("have {name} twice"), None));
         }
@@ -184,15 +208,15 @@ impl<'de> de::Visitor<'de> for Members {
 mod tests {
     use super::*;
 
-    fn sources(texts: &[&str]) -> Result<BTreeMap<FieldName, Source>, Failure> {
+    fn sources(texts: &[&str]) -> Result<Vec<(FieldName, Source)>, Failure> {
         parse_sources(&texts.iter().map(ToString::to_string).collect::<Vec<_>>())
     }
 
     #[test]
     fn a_value_comes_from_a_file_standard_input_or_a_prompt() {
-        let found = sources(&["a=@f/x=y", "b=-", "c"]).unwrap();
+        let found = sources(&["c", "a=@f/x=y", "b=-"]).unwrap();
         let found: Vec<_> = found.iter().map(|(name, source)| (name.as_str(), source)).collect();
-        assert_eq!(found, [("a", &Source::File("f/x=y".into())), ("b", &Source::Stdin), ("c", &Source::Prompt)]);
+        assert_eq!(found, [("c", &Source::Prompt), ("a", &Source::File("f/x=y".into())), ("b", &Source::Stdin)]);
     }
 
     #[test]

@@ -38,7 +38,10 @@ impl RoleVerb {
                 let name = role_name(&role)?;
                 for (number, member) in members.iter().enumerate() {
                     MemberPattern::parse(member).map_err(|error| {
-                        Failure::usage(format_args!("member number {}: {error}", number + 1), "See `strongroom role set --help`.")
+                        Failure::usage(
+                            format_args!("member number {}: {error}", number + 1),
+                            "See `strongroom role set --help`.",
+                        )
                     })?;
                 }
                 let role = Role { project: name.project().clone(), name: name.name().to_owned(), members };

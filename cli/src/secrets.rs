@@ -3,7 +3,7 @@
 use crate::{
     connection::ConnectionOptions,
     failure::Failure,
-    output::{Printer, moment},
+    output::{Printer, moment, remark},
 };
 use clap::Args;
 use serde_json::json;
@@ -30,10 +30,16 @@ pub(crate) struct HistoryArguments {
     path: String,
 }
 
-pub(crate) async fn list(arguments: &ListArguments, connection: &ConnectionOptions, printer: &Printer) -> Result<(), Failure> {
+pub(crate) async fn list(
+    arguments: &ListArguments,
+    connection: &ConnectionOptions,
+    printer: &Printer,
+) -> Result<(), Failure> {
     // A list takes folders only, so nothing can be mistaken: the slash may be left out.
-    let text = if arguments.folder.ends_with('/') { arguments.folder.clone() } else { format!("{}/", arguments.folder) };
-    let folder = FolderPath::parse(&text).map_err(|error| Failure::usage(error, "Write PROJECT/ or PROJECT/FOLDER/."))?;
+    let text =
+        if arguments.folder.ends_with('/') { arguments.folder.clone() } else { format!("{}/", arguments.folder) };
+    let folder =
+        FolderPath::parse(&text).map_err(|error| Failure::usage(error, "Write PROJECT/ or PROJECT/FOLDER/."))?;
     let client = connection.open()?.client;
     let (mut secrets, mut cursor) = (Vec::new(), None::<String>);
     loop {
@@ -44,25 +50,39 @@ pub(crate) async fn list(arguments: &ListArguments, connection: &ConnectionOptio
             _ => break,
         }
     }
-    printer.list(&secrets, &format!("{folder} has no secrets that you may list"), &["PATH", "VERSION", "CHANGED"], |entry| {
-        vec![entry.path.to_string(), entry.version.to_string(), moment(entry.updated_at)]
-    })
+    printer.list(
+        &secrets,
+        &format!("{folder} has no secrets that you may list"),
+        &["PATH", "VERSION", "CHANGED"],
+        |entry| vec![entry.path.to_string(), entry.version.to_string(), moment(entry.updated_at)],
+    )
 }
 
-pub(crate) async fn delete(arguments: &DeleteArguments, connection: &ConnectionOptions, printer: &Printer) -> Result<(), Failure> {
+pub(crate) async fn delete(
+    arguments: &DeleteArguments,
+    connection: &ConnectionOptions,
+    printer: &Printer,
+) -> Result<(), Failure> {
     let path = secret_path(&arguments.path)?;
     connection.open()?.client.delete(&path).await?;
-    printer.result(&format!("{path} is deleted; its versions stay, and a new put brings it back"), &json!({"deleted": path}))
+    printer.result(
+        &format!("{path} is deleted; its versions stay, and a new put brings it back"),
+        &json!({"deleted": path}),
+    )
 }
 
-pub(crate) async fn history(arguments: &HistoryArguments, connection: &ConnectionOptions, printer: &Printer) -> Result<(), Failure> {
+pub(crate) async fn history(
+    arguments: &HistoryArguments,
+    connection: &ConnectionOptions,
+    printer: &Printer,
+) -> Result<(), Failure> {
     let path = secret_path(&arguments.path)?;
     let history = connection.open()?.client.versions(&path).await?;
     if printer.is_json() {
         return printer.result("", &history);
     }
     if history.deleted {
-        eprintln!("{path} is deleted");
+        remark(format_args!("{path} is deleted"));
     }
     printer.list(&history.versions, "no versions", &["VERSION", "ALIAS", "CREATED", "AUTHOR", "REASON"], |version| {
         let alias = if version.version == history.current {

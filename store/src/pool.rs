@@ -66,8 +66,13 @@ impl Transaction {
 impl Store {
     /// Connects, lazily: the first statement opens the first connection. `url` is a PostgreSQL URL; it may hold a password and is never logged.
     pub fn connect(url: &str, options: &Options) -> Result<Self, StoreError> {
+        let not_postgres = StoreError::BadUrl("it is not a PostgreSQL URL");
+        // sqlx takes any scheme for its own.
+        if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
+            return Err(not_postgres);
+        }
         let mut connect = PgConnectOptions::from_str(url)
-            .map_err(|_| StoreError::BadUrl("it is not a PostgreSQL URL"))?
+            .map_err(|_| not_postgres)?
             .application_name("strongroom")
             .options([
                 ("statement_timeout", format!("{}ms", options.statement_timeout.as_millis())),

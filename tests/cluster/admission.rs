@@ -39,7 +39,13 @@ pub(crate) async fn bad_annotations(suite: &Suite) -> anyhow::Result<Figures> {
 /// Neither the injector's log nor the API server's count of calls changes for a pod without our annotations; both do for one with them. The pod's spec
 /// equals one made while there is no webhook.
 pub(crate) async fn untouched(suite: &Suite) -> anyhow::Result<Figures> {
-    let plain = || pods::pod(NAMESPACE, "plain", pods::template(&suite.image, "plain", &[("example.invalid/note", "x")], pods::STAY));
+    let plain = || {
+        pods::pod(
+            NAMESPACE,
+            "plain",
+            pods::template(&suite.image, "plain", &[("example.invalid/note", "x")], pods::STAY),
+        )
+    };
     let before = calls(suite).await?;
     let with_webhook = created(suite, &plain()).await?;
     let after = calls(suite).await?;
@@ -48,7 +54,10 @@ pub(crate) async fn untouched(suite: &Suite) -> anyhow::Result<Figures> {
     let opted_out = pods::template(&suite.image, "opted-out", &[("strongroom.dev/inject", "false")], pods::STAY);
     created(suite, &pods::pod(NAMESPACE, "opted-out", opted_out)).await?;
     let control = calls(suite).await?;
-    ensure!(control.0 > after.0 && control.1 > after.1, "the counts do not count: {after:?}, then {control:?} after a pod with our annotation");
+    ensure!(
+        control.0 > after.0 && control.1 > after.1,
+        "the counts do not count: {after:?}, then {control:?} after a pod with our annotation"
+    );
 
     let webhook = suite.installation.webhook()?;
     suite.cluster.kubectl(&["delete", "-f", &webhook]).await?;
@@ -61,7 +70,10 @@ pub(crate) async fn untouched(suite: &Suite) -> anyhow::Result<Figures> {
     suite.webhook_answers().await.context("the webhook's caBundle was not set anew")?;
     ensure!(with_webhook == without_webhook?, "the webhook changed a pod that did not ask for anything");
     Ok(vec![
-        format!("calls before and after: {} by the injectors' logs, {} by the API server's count; after a pod with our annotation {} and {}", before.0, before.1, control.0, control.1),
+        format!(
+            "calls before and after: {} by the injectors' logs, {} by the API server's count; after a pod with our annotation {} and {}",
+            before.0, before.1, control.0, control.1
+        ),
         "spec, labels and annotations equal those of the pod made while the webhook was removed".to_owned(),
         "put back without a caBundle, the webhook was right again by the injector's doing".to_owned(),
     ])
@@ -73,7 +85,9 @@ async fn calls(suite: &Suite) -> anyhow::Result<(usize, u64)> {
     let logs = suite.cluster.kubectl(&["-n", NAMESPACE_OF_STRONGROOM, "logs", "-l", label, "--tail=-1"]).await?;
     let reviewed = logs.lines().filter(|line| line.contains("reviewed a pod")).count();
     let metrics = suite.cluster.kubectl(&["get", "--raw", "/metrics"]).await?;
-    let of_webhook = metrics.lines().filter(|line| line.starts_with("apiserver_admission_webhook_request_total{") && line.contains(WEBHOOK));
+    let of_webhook = metrics
+        .lines()
+        .filter(|line| line.starts_with("apiserver_admission_webhook_request_total{") && line.contains(WEBHOOK));
     let called = of_webhook.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum();
     Ok((reviewed, called))
 }

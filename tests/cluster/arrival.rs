@@ -69,9 +69,15 @@ pub(crate) async fn comes_up(suite: &Suite) -> anyhow::Result<Figures> {
     let agents_own = inside_the_agent(suite, &name).await?;
     let limits = &agent["resources"]["limits"]["memory"];
     Ok(vec![
-        format!("rolled out in {:.1} s; one native sidecar, started once, limited to {} of memory", took.as_secs_f64(), limits.as_str().unwrap_or("?")),
+        format!(
+            "rolled out in {:.1} s; one native sidecar, started once, limited to {} of memory",
+            took.as_secs_f64(),
+            limits.as_str().unwrap_or("?")
+        ),
         "the first instruction found its file".to_owned(),
-        format!("files of {USER}:{USER} or the agent's group with mode 400, on a tmpfs that is read-only to the app; nothing there can be written or removed"),
+        format!(
+            "files of {USER}:{USER} or the agent's group with mode 400, on a tmpfs that is read-only to the app; nothing there can be written or removed"
+        ),
         format!("app: uid {USER}, no capabilities, no new privileges, seccomp; agent: {agents_own}"),
     ])
 }
@@ -81,7 +87,10 @@ fn check_spec(pod: &Value) -> anyhow::Result<&Value> {
     let init = pod["spec"]["initContainers"].as_array().context("nothing was injected")?;
     ensure!(init.len() == 1, "the pod has {} init containers", init.len());
     let agent = &init[0];
-    ensure!(agent["name"] == "strongroom-agent" && agent["restartPolicy"] == "Always", "the agent is no native sidecar");
+    ensure!(
+        agent["name"] == "strongroom-agent" && agent["restartPolicy"] == "Always",
+        "the agent is no native sidecar"
+    );
     let context = &agent["securityContext"];
     ensure!(
         context["runAsNonRoot"] == true
@@ -93,7 +102,10 @@ fn check_spec(pod: &Value) -> anyhow::Result<&Value> {
     );
     let status = &pod["status"]["initContainerStatuses"][0];
     ensure!(status["started"] == true && status["restartCount"] == 0, "the agent is not started, or restarted");
-    ensure!(pod["spec"]["containers"].as_array().is_some_and(|containers| containers.len() == 1), "the pod has other containers than its own");
+    ensure!(
+        pod["spec"]["containers"].as_array().is_some_and(|containers| containers.len() == 1),
+        "the pod has other containers than its own"
+    );
     Ok(agent)
 }
 
@@ -119,7 +131,10 @@ fn check_inside(seen: &str) -> anyhow::Result<()> {
     let mount = lines.iter().find_map(|line| line.strip_prefix("mount ")).context("nothing is mounted for the app")?;
     ensure!(mount.starts_with("tmpfs ro,"), "the app's mount is not a read-only tmpfs: {mount}");
     let files: Vec<_> = lines.iter().filter(|line| line.starts_with("file ")).collect();
-    ensure!(files.len() == 4 && files.iter().all(|file| **file == format!("file {USER} 400")), "owner or mode are not as intended: {files:?}");
+    ensure!(
+        files.len() == 4 && files.iter().all(|file| **file == format!("file {USER} 400")),
+        "owner or mode are not as intended: {files:?}"
+    );
     ensure!(!seen.contains("changed"), "the app can change its files: {seen}");
     Ok(())
 }
@@ -145,7 +160,19 @@ async fn inside_the_agent(suite: &Suite, pod: &str) -> anyhow::Result<String> {
     let pull = format!("--image-pull-policy={}", suite.image.pull_policy);
     let custom = format!("--custom={}", custom_file.display());
     let look = "grep -E '^(Uid|CapInh|CapPrm|CapEff|CapBnd|CapAmb|NoNewPrivs|Seccomp):' /proc/1/status";
-    let debug = ["-n", NAMESPACE, "debug", pod, "--profile=restricted", "--target=strongroom-agent", "-c", "look", &image, &pull, &custom];
+    let debug = [
+        "-n",
+        NAMESPACE,
+        "debug",
+        pod,
+        "--profile=restricted",
+        "--target=strongroom-agent",
+        "-c",
+        "look",
+        &image,
+        &pull,
+        &custom,
+    ];
     let debugged = suite.cluster.kubectl(&[&debug[..], &["--", "/bin/sh", "-c", look]].concat()).await;
     // Best effort: it is in the system's temporary directory.
     let _ = fs::remove_file(&custom_file);
@@ -167,32 +194,48 @@ async fn inside_the_agent(suite: &Suite, pod: &str) -> anyhow::Result<String> {
 pub(crate) async fn ten_changes(suite: &mut Suite) -> anyhow::Result<Figures> {
     let pod = suite.pod_of(APP).await?;
     let boot = "/proc/sys/kernel/random/boot_id";
-    let one_clock = suite.cluster.exec(NAMESPACE, &pod, "app", &format!("cat {boot}")).await? == fs::read_to_string(boot)?;
-    let mut log = Follower::start(&mut suite.cluster.command(&["-n", NAMESPACE, "logs", "-f", "--tail=1", &pod, "-c", "app"]))?;
+    let one_clock =
+        suite.cluster.exec(NAMESPACE, &pod, "app", &format!("cat {boot}")).await? == fs::read_to_string(boot)?;
+    let mut log =
+        Follower::start(&mut suite.cluster.command(&["-n", NAMESPACE, "logs", "-f", "--tail=1", &pod, "-c", "app"]))?;
     let (mut figures, mut noted, mut late) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..10 {
         let (up, started) = (uptime(&fs::read_to_string("/proc/uptime")?)?, Instant::now());
         let version = suite.put_next().await?;
         let put = started.elapsed();
         let seen = |line: &str| line.strip_prefix(&format!("seen {version} ")).map(str::to_owned);
-        let (at, app_noted) = log.next(Duration::from_secs(10), seen).await.with_context(|| format!("version {version}"))?;
+        let (at, app_noted) =
+            log.next(Duration::from_secs(10), seen).await.with_context(|| format!("version {version}"))?;
         let told = at.saturating_duration_since(started);
         let within = if one_clock { Duration::from_secs_f64((uptime(&app_noted)? - up).max(0.0)) } else { told };
         noted.push(within.as_millis());
         if within > CHANGE_LIMIT {
             late.push(version);
         }
-        figures.push(format!("version {version}: in the file after {} ms (`put` itself took {} ms; its line was here after {} ms)", within.as_millis(), put.as_millis(), told.as_millis()));
+        figures.push(format!(
+            "version {version}: in the file after {} ms (`put` itself took {} ms; its line was here after {} ms)",
+            within.as_millis(),
+            put.as_millis(),
+            told.as_millis()
+        ));
     }
     suite.cluster.exec(NAMESPACE, &pod, "app", "kill -USR1 1").await?;
-    let total = |line: &str| line.strip_prefix("total ").map(|rest| rest.split(' ').map(str::to_owned).collect::<Vec<_>>());
+    let total =
+        |line: &str| line.strip_prefix("total ").map(|rest| rest.split(' ').map(str::to_owned).collect::<Vec<_>>());
     let (_, total) = log.next(Duration::from_secs(10), total).await.context("the reader's totals")?;
     let [reads, mixed, last] = &total[..] else { anyhow::bail!("the reader's totals are {total:?}") };
     ensure!(late.is_empty(), "versions {late:?} took longer than a second: {figures:?}");
-    ensure!(mixed == "0" && *last == suite.version.to_string(), "{mixed} of {reads} reads saw two versions; the last one is {last}");
+    ensure!(
+        mixed == "0" && *last == suite.version.to_string(),
+        "{mixed} of {reads} reads saw two versions; the last one is {last}"
+    );
     ensure!(reads.parse::<u64>().is_ok_and(|reads| reads > 1000), "only {reads} reads");
     noted.sort_unstable();
-    let clock = if one_clock { "from the start of `put` to the app's own note, one clock, ±10 ms" } else { "from the start of `put` to its line here" };
+    let clock = if one_clock {
+        "from the start of `put` to the app's own note, one clock, ±10 ms"
+    } else {
+        "from the start of `put` to its line here"
+    };
     figures.push(format!("least {} ms, median {} ms, most {} ms: {clock}", noted[0], noted[5], noted[9]));
     figures.push(format!("{reads} reads of four files of one generation, {mixed} with two versions"));
     Ok(figures)
@@ -208,7 +251,10 @@ pub(crate) async fn job_completes(suite: &Suite) -> anyhow::Result<Figures> {
     let template = pods::template(&suite.image, "report", &INJECTED, &script);
     let started = Instant::now();
     suite.cluster.apply(&pods::job(NAMESPACE, "report", template)).await?;
-    suite.cluster.kubectl(&["-n", NAMESPACE, "wait", "--for=condition=complete", "job/report", "--timeout=60s"]).await?;
+    suite
+        .cluster
+        .kubectl(&["-n", NAMESPACE, "wait", "--for=condition=complete", "job/report", "--timeout=60s"])
+        .await?;
     let took = started.elapsed().as_secs_f64();
     let log = suite.cluster.kubectl(&["-n", NAMESPACE, "logs", "job/report", "-c", "app"]).await?;
     let (had, version) = (log.trim(), suite.version);

@@ -69,15 +69,16 @@ impl Cluster {
 
     async fn of_kind(kubeconfig: PathBuf) -> anyhow::Result<Self> {
         let cluster = env::var("KIND_CLUSTER").unwrap_or_else(|_| "kind".to_owned());
-        let host = match env::var("STRONGROOM_CLUSTER_HOST") {
-            Ok(host) => host,
-            Err(_) => {
-                let gateways = "{{range .IPAM.Config}}{{.Gateway}} {{end}}";
-                let text = command::text(Command::new("docker").args(["network", "inspect", "-f", gateways, "kind"]), b"");
-                let text = text.await.context("set STRONGROOM_CLUSTER_HOST, the address under which pods reach this machine")?;
-                let of_version_4 = text.split_whitespace().find(|gateway| gateway.contains('.'));
-                of_version_4.context("Docker's network kind has no IPv4 gateway; set STRONGROOM_CLUSTER_HOST")?.to_owned()
-            }
+        let host = if let Ok(host) = env::var("STRONGROOM_CLUSTER_HOST") {
+            host
+        } else {
+            let gateways = "{{range .IPAM.Config}}{{.Gateway}} {{end}}";
+            let mut docker = Command::new("docker");
+            let text = command::text(docker.args(["network", "inspect", "-f", gateways, "kind"]), b"");
+            let text =
+                text.await.context("set STRONGROOM_CLUSTER_HOST, the address under which pods reach this machine")?;
+            let of_version_4 = text.split_whitespace().find(|gateway| gateway.contains('.'));
+            of_version_4.context("Docker's network kind has no IPv4 gateway; set STRONGROOM_CLUSTER_HOST")?.to_owned()
         };
         let host = host.parse().context("STRONGROOM_CLUSTER_HOST is no address")?;
         Ok(Self { kubectl: "kubectl".into(), kubeconfig, host, images: Images::Kind { cluster } })
@@ -112,7 +113,13 @@ impl Cluster {
     }
 
     /// What a shell script prints in a container.
-    pub(crate) async fn exec(&self, namespace: &str, pod: &str, container: &str, script: &str) -> anyhow::Result<String> {
+    pub(crate) async fn exec(
+        &self,
+        namespace: &str,
+        pod: &str,
+        container: &str,
+        script: &str,
+    ) -> anyhow::Result<String> {
         self.kubectl(&["-n", namespace, "exec", pod, "-c", container, "--", "/bin/sh", "-c", script]).await
     }
 

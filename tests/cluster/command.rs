@@ -41,7 +41,8 @@ pub(crate) async fn bytes(command: &mut Command, input: &[u8]) -> anyhow::Result
 
 /// What a command that succeeds prints, as text.
 pub(crate) async fn text(command: &mut Command, input: &[u8]) -> anyhow::Result<String> {
-    String::from_utf8(bytes(command, input).await?).with_context(|| format!("{} printed other than text", name(command)))
+    String::from_utf8(bytes(command, input).await?)
+        .with_context(|| format!("{} printed other than text", name(command)))
 }
 
 /// Runs a command that may take long and shows what it prints.

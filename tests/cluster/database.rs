@@ -2,12 +2,14 @@
 
 use crate::command;
 use anyhow::Context as _;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
+};
 use std::{
     env, fs,
+    io::Write as _,
     net::{IpAddr, TcpListener},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, chown},
-    io::Write as _,
     path::{Path, PathBuf},
 };
 use strongroom_local::{Postgres, PostgresOptions};
@@ -35,7 +37,8 @@ pub(crate) struct Database {
 impl Database {
     /// Starts one that listens on `address` and has a certificate for `host`.
     pub(crate) async fn start(address: IpAddr, host: &str) -> anyhow::Result<Self> {
-        let port = TcpListener::bind((address, 0)).context("the host's address is not this machine's")?.local_addr()?.port();
+        let port =
+            TcpListener::bind((address, 0)).context("the host's address is not this machine's")?.local_addr()?.port();
         let directory = env::temp_dir().join(format!("strongroom-cluster-{}", Uuid::new_v4().simple()));
         let options = PostgresOptions::kept(&directory)
             .setting("listen_addresses", &address.to_string())
@@ -81,7 +84,8 @@ impl Database {
             file.write_all(content.as_bytes())?;
             chown(&path, Some(owner.uid()), Some(owner.gid()))?;
         }
-        let rules = "local all all trust\nhostssl all all 0.0.0.0/0 scram-sha-256\nhostssl all all ::/0 scram-sha-256\n";
+        let rules =
+            "local all all trust\nhostssl all all 0.0.0.0/0 scram-sha-256\nhostssl all all ::/0 scram-sha-256\n";
         fs::write(data.join("pg_hba.conf"), rules)?;
         self.psql("postgres", &format!("CREATE ROLE {NAME} LOGIN PASSWORD '{}'", self.password)).await?;
         self.psql("postgres", &format!("CREATE DATABASE {NAME} OWNER {NAME}")).await?;
@@ -138,7 +142,11 @@ fn programs() -> anyhow::Result<PathBuf> {
     found.sort();
     let on_path = env::var_os("PATH").unwrap_or_default();
     let on_path = env::split_paths(&on_path).find(|directory| has_clients(directory));
-    found.pop().map(|(_, directory)| directory).or(on_path).context("psql and pg_dump are needed: install PostgreSQL's client")
+    found
+        .pop()
+        .map(|(_, directory)| directory)
+        .or(on_path)
+        .context("psql and pg_dump are needed: install PostgreSQL's client")
 }
 
 fn has_clients(directory: &Path) -> bool {

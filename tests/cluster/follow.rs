@@ -33,7 +33,11 @@ impl Follower {
     }
 
     /// The next line that `wanted` takes, and when it came.
-    pub(crate) async fn next<T>(&mut self, limit: Duration, wanted: impl Fn(&str) -> Option<T>) -> anyhow::Result<(Instant, T)> {
+    pub(crate) async fn next<T>(
+        &mut self,
+        limit: Duration,
+        wanted: impl Fn(&str) -> Option<T>,
+    ) -> anyhow::Result<(Instant, T)> {
         let search = async {
             while let Some((at, line)) = self.lines.recv().await {
                 if let Some(found) = wanted(&line) {
@@ -42,7 +46,8 @@ impl Follower {
             }
             None
         };
-        let found = timeout(limit, search).await.with_context(|| format!("no such line within {} s", limit.as_secs()))?;
+        let found =
+            timeout(limit, search).await.with_context(|| format!("no such line within {} s", limit.as_secs()))?;
         found.context("the process ended before its line came")
     }
 

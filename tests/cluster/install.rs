@@ -11,8 +11,8 @@ use anyhow::{Context as _, ensure};
 use serde_json::json;
 use std::{
     env, fs,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     io::Write as _,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -49,7 +49,8 @@ pub(crate) struct Installation {
 impl Installation {
     /// Builds everything and loads the images.
     pub(crate) async fn build(cluster: &Cluster) -> anyhow::Result<Self> {
-        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this crate is in the repository").to_owned();
+        let repository =
+            Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this crate is in the repository").to_owned();
         cluster.build_images(&repository, PROFILE).await?;
         let mut cargo = Command::new(env!("CARGO"));
         cargo.args(["build", "--locked", "-p", "strongroom-cli"]).current_dir(&repository);
@@ -80,7 +81,10 @@ impl Installation {
         fs::write(&ca, &database.ca)?;
         let mut init = Command::new(&self.server_program);
         init.env_remove("STRONGROOM_DATABASE_URL").arg("init").arg("--out").arg(self.generated(""));
-        init.args(["--instance", INSTANCE, "--cluster", CLUSTER, "--database-url-file"]).arg(&url).arg("--database-ca").arg(&ca);
+        init.args(["--instance", INSTANCE, "--cluster", CLUSTER, "--database-url-file"])
+            .arg(&url)
+            .arg("--database-ca")
+            .arg(&ca);
         command::text(&mut init, b"").await?;
         self.add_setting("server.toml", "log = \"trace\"")?;
         self.add_setting("injector.toml", "log_level = \"trace\"")
@@ -106,7 +110,7 @@ impl Installation {
         let namespace = NAMESPACE_OF_STRONGROOM;
         let port = database.port;
         cluster
-            .apply(&list(vec![
+            .apply(&list(&[
                 json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "database", "namespace": namespace},
                     "spec": {"ports": [{"name": "postgres", "port": port, "targetPort": port}]}}),
                 json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
@@ -119,7 +123,16 @@ impl Installation {
 
     /// Takes the installation over as its first admin; a second time is refused.
     pub(crate) async fn claim(&self, cluster: &Cluster) -> anyhow::Result<()> {
-        let claim = ["-n", NAMESPACE_OF_STRONGROOM, "exec", "deploy/strongroom-server", "--", "/strongroom-server", "admin", "claim"];
+        let claim = [
+            "-n",
+            NAMESPACE_OF_STRONGROOM,
+            "exec",
+            "deploy/strongroom-server",
+            "--",
+            "/strongroom-server",
+            "admin",
+            "claim",
+        ];
         let token = cluster.kubectl(&claim).await.context("the first claim")?;
         self.write_private("admin.token", token.trim().as_bytes())?;
         let again = cluster.try_kubectl(&claim, b"").await?;
@@ -132,7 +145,9 @@ impl Installation {
         let discovery = cluster.kubectl(&["get", "--raw", "/.well-known/openid-configuration"]).await?;
         let discovery: serde_json::Value = serde_json::from_str(&discovery)?;
         let issuer = discovery["issuer"].as_str().context("the cluster names no issuer")?;
-        let ca = cluster.kubectl(&["-n", "kube-system", "get", "configmap", "kube-root-ca.crt", "-o", "jsonpath={.data.ca\\.crt}"]).await?;
+        let ca = cluster
+            .kubectl(&["-n", "kube-system", "get", "configmap", "kube-root-ca.crt", "-o", "jsonpath={.data.ca\\.crt}"])
+            .await?;
         let ca_file = self.directory.join("kubernetes-ca.crt");
         fs::write(&ca_file, ca)?;
         let ca_file = ca_file.to_str().context("the temporary directory's name is not text")?.to_owned();
@@ -149,7 +164,9 @@ impl Installation {
     pub(crate) async fn cli(&mut self, cluster: &Cluster, arguments: &[&str], input: &[u8]) -> anyhow::Result<String> {
         let server = self.server(cluster).await?;
         let mut command = Command::new(&self.cli_program);
-        for name in ["STRONGROOM_PROFILE", "STRONGROOM_SERVER", "STRONGROOM_CA", "STRONGROOM_TOKEN", "STRONGROOM_TOKEN_FILE"] {
+        for name in
+            ["STRONGROOM_PROFILE", "STRONGROOM_SERVER", "STRONGROOM_CA", "STRONGROOM_TOKEN", "STRONGROOM_TOKEN_FILE"]
+        {
             command.env_remove(name);
         }
         command.args(["--server", &server, "--ca"]).arg(self.generated("ca.crt"));
@@ -158,11 +175,17 @@ impl Installation {
     }
 
     /// A client that logs in with a workload's token for the cluster of this name.
-    pub(crate) async fn workload(&mut self, cluster: &Cluster, registered: &str, token: &str) -> anyhow::Result<Client> {
+    pub(crate) async fn workload(
+        &mut self,
+        cluster: &Cluster,
+        registered: &str,
+        token: &str,
+    ) -> anyhow::Result<Client> {
         let server = self.server(cluster).await?;
         let name = format!("token-{}", Uuid::new_v4().simple());
         self.write_private(&name, token.as_bytes())?;
-        let credential = Credential::TokenFile { cluster: registered.to_owned(), role: None, path: self.directory.join(name) };
+        let credential =
+            Credential::TokenFile { cluster: registered.to_owned(), role: None, path: self.directory.join(name) };
         Ok(Client::builder(&server).ca_bundle(fs::read(self.generated("ca.crt"))?).credential(credential).build()?)
     }
 
@@ -176,7 +199,8 @@ impl Installation {
         let forward = ["-n", NAMESPACE_OF_STRONGROOM, "port-forward", "service/strongroom", ":8443"];
         let mut follower = Follower::start(&mut cluster.command(&forward))?;
         let port = |line: &str| line.strip_prefix("Forwarding from 127.0.0.1:")?.split(' ').next()?.parse().ok();
-        let (_, port) = follower.next(Duration::from_secs(20), port).await.context("the server's port is not forwarded")?;
+        let (_, port) =
+            follower.next(Duration::from_secs(20), port).await.context("the server's port is not forwarded")?;
         self.forward = Some((port, follower));
         Ok(address(port))
     }

@@ -63,19 +63,45 @@ async fn main() -> ExitCode {
 }
 
 async fn run(suite: &mut Suite, report: &mut Report) {
-    if !report.look("server and injector come up from deploy/trial, and the first admin is claimed once for ever", suite.install()).await {
+    if !report
+        .look(
+            "server and injector come up from deploy/trial, and the first admin is claimed once for ever",
+            suite.install(),
+        )
+        .await
+    {
         return;
     }
-    if !report.look("a Deployment comes up with one native sidecar, and its first instruction finds its files", arrival::comes_up(suite)).await {
+    if !report
+        .look(
+            "a Deployment comes up with one native sidecar, and its first instruction finds its files",
+            arrival::comes_up(suite),
+        )
+        .await
+    {
         return;
     }
-    report.look("ten changes reach the files within a second each, both fields in one swap", arrival::ten_changes(suite)).await;
+    report
+        .look("ten changes reach the files within a second each, both fields in one swap", arrival::ten_changes(suite))
+        .await;
     report.look("a Job with injected secrets completes", arrival::job_completes(suite)).await;
     report.look("a bad annotation is refused with a clear message", admission::bad_annotations(suite)).await;
-    report.look("a pod without our annotations causes no webhook call and is as without the webhook", admission::untouched(suite)).await;
-    report.look("a pod's token opens what its account was granted, and nothing else", tokens::open_nothing_else(suite)).await;
+    report
+        .look(
+            "a pod without our annotations causes no webhook call and is as without the webhook",
+            admission::untouched(suite),
+        )
+        .await;
+    report
+        .look("a pod's token opens what its account was granted, and nothing else", tokens::open_nothing_else(suite))
+        .await;
     report.look("a removed pod's token stops logging in within 30 s", tokens::end_with_the_pod(suite)).await;
-    report.look("with the server away, files stay, new pods wait until their deadline, and deleted ones go at once", outage::holds(suite)).await;
+    report
+        .look(
+            "with the server away, files stay, new pods wait until their deadline, and deleted ones go at once",
+            outage::holds(suite),
+        )
+        .await;
     report.look("the value occurs nowhere else", leaks::none(suite)).await;
 }
 
@@ -95,7 +121,9 @@ impl Report {
         let seconds = started.elapsed().as_secs_f64();
         let failure = match found {
             Ok(Ok(figures)) => {
-                figures.iter().for_each(|figure| println!("   {figure}"));
+                for figure in figures {
+                    println!("   {figure}");
+                }
                 println!("ok ({seconds:.1} s)");
                 self.held += 1;
                 return true;

@@ -32,7 +32,7 @@ pub(crate) const INJECTED: [(&str, &str); 6] = [
 /// A namespace that enforces `restricted`, with the account.
 pub(crate) fn namespace(name: &str, owner: &str) -> Value {
     let labels = json!({"pod-security.kubernetes.io/enforce": "restricted", "app.kubernetes.io/managed-by": owner});
-    list(vec![
+    list(&[
         json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}),
         json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": ACCOUNT, "namespace": name}}),
     ])
@@ -40,7 +40,8 @@ pub(crate) fn namespace(name: &str, owner: &str) -> Value {
 
 /// A pod's metadata and spec.
 pub(crate) fn template(image: &AppImage, name: &str, annotations: &[(&str, &str)], script: &str) -> Value {
-    let annotations: Map<String, Value> = annotations.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
+    let annotations: Map<String, Value> =
+        annotations.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
     json!({
         "metadata": {"labels": {"app": name}, "annotations": annotations},
         "spec": {
@@ -96,13 +97,13 @@ pub(crate) fn job(namespace: &str, name: &str, mut template: Value) -> Value {
 /// Gives the app two tokens of its own, as any pod may have them: `ours` with our audience, and `other`.
 pub(crate) fn with_tokens(mut template: Value, audience: &str) -> Value {
     let token = |path: &str, audience: &str| json!({"serviceAccountToken": {"path": path, "audience": audience, "expirationSeconds": 600}});
-    template["spec"]["volumes"] =
-        json!([{"name": "tokens", "projected": {"sources": [token("ours", audience), token("other", "somebody-else")]}}]);
-    template["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "tokens", "mountPath": TOKENS, "readOnly": true}]);
+    template["spec"]["volumes"] = json!([{"name": "tokens", "projected": {"sources": [token("ours", audience), token("other", "somebody-else")]}}]);
+    template["spec"]["containers"][0]["volumeMounts"] =
+        json!([{"name": "tokens", "mountPath": TOKENS, "readOnly": true}]);
     template
 }
 
 /// Several objects at once.
-pub(crate) fn list(items: Vec<Value>) -> Value {
+pub(crate) fn list(items: &[Value]) -> Value {
     json!({"apiVersion": "v1", "kind": "List", "items": items})
 }

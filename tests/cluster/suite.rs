@@ -101,7 +101,8 @@ impl Suite {
     pub(crate) async fn webhook_answers(&self) -> anyhow::Result<()> {
         let bad = self.misspelt_pod();
         eventually(Duration::from_secs(30), "the API server calls the webhook", async || {
-            let refused = !self.cluster.try_kubectl(&["create", "--dry-run=server", "-f", "-"], bad.as_bytes()).await?.success;
+            let refused =
+                !self.cluster.try_kubectl(&["create", "--dry-run=server", "-f", "-"], bad.as_bytes()).await?.success;
             Ok(refused.then_some(()))
         })
         .await
@@ -111,7 +112,8 @@ impl Suite {
     pub(crate) async fn webhook_is_gone(&self) -> anyhow::Result<()> {
         let bad = self.misspelt_pod();
         eventually(Duration::from_secs(30), "the API server forgets the webhook", async || {
-            let created = self.cluster.try_kubectl(&["create", "--dry-run=server", "-f", "-"], bad.as_bytes()).await?.success;
+            let created =
+                self.cluster.try_kubectl(&["create", "--dry-run=server", "-f", "-"], bad.as_bytes()).await?.success;
             Ok(created.then_some(()))
         })
         .await
@@ -171,7 +173,9 @@ impl Suite {
 
     /// For whoever reads a failed run: the pods, the events, and the last lines of our programs.
     pub(crate) async fn show_what_happened(&mut self) {
-        for arguments in [&["get", "pods", "-A", "-o", "wide"][..], &["get", "events", "-A", "--sort-by=.lastTimestamp"]] {
+        for arguments in
+            [&["get", "pods", "-A", "-o", "wide"][..], &["get", "events", "-A", "--sort-by=.lastTimestamp"]]
+        {
             if let Ok(text) = self.cluster.kubectl(arguments).await {
                 let lines: Vec<_> = text.lines().collect();
                 println!("\n$ kubectl {}\n{}", arguments.join(" "), lines[lines.len().saturating_sub(40)..].join("\n"));
@@ -188,7 +192,9 @@ impl Suite {
     /// Removes everything that was made in the cluster.
     pub(crate) async fn clean(&self) -> anyhow::Result<()> {
         if env::var("STRONGROOM_KEEP").is_ok_and(|keep| keep == "1") {
-            println!("\nSTRONGROOM_KEEP=1: the namespaces {NAMESPACE_OF_STRONGROOM}, {NAMESPACE} and {OTHER_NAMESPACE} stay; their database goes now");
+            println!(
+                "\nSTRONGROOM_KEEP=1: the namespaces {NAMESPACE_OF_STRONGROOM}, {NAMESPACE} and {OTHER_NAMESPACE} stay; their database goes now"
+            );
             return Ok(());
         }
         let webhook = ["delete", "mutatingwebhookconfiguration", "strongroom-injector", "--ignore-not-found"];
@@ -214,7 +220,8 @@ impl Suite {
         }
         if left {
             println!("removing what an earlier run left");
-            let apps = ["delete", "namespace", NAMESPACE, OTHER_NAMESPACE, NAMESPACE_OF_STRONGROOM, "--ignore-not-found"];
+            let apps =
+                ["delete", "namespace", NAMESPACE, OTHER_NAMESPACE, NAMESPACE_OF_STRONGROOM, "--ignore-not-found"];
             let webhook = ["delete", "mutatingwebhookconfiguration", "strongroom-injector", "--ignore-not-found"];
             self.cluster.kubectl(&webhook).await?;
             self.cluster.kubectl(&apps).await?;

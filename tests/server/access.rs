@@ -1,7 +1,10 @@
 //! Who may do what: grants, roles, policies, sessions narrowed to a role, and the walls between projects.
 
 use serde_json::json;
-use strongroom_api::{ErrorCode, access::{NewGrant, NewProject, Policy, Role}};
+use strongroom_api::{
+    ErrorCode,
+    access::{NewGrant, NewProject, Policy, Role},
+};
 use strongroom_client::{Client, ErrorKind, PutOptions};
 use strongroom_core::{Action, Scope};
 use strongroom_tests::{TestServer, fields, folder, path, project, reference};
@@ -43,7 +46,10 @@ async fn nothing_is_allowed_that_was_not_granted() {
     assert_eq!(pod.read(&reference("shop/db")).await.unwrap_err().code(), forbidden);
     assert_eq!(pod.versions(&path("shop/db")).await.unwrap_err().code(), forbidden);
     assert_eq!(pod.list(&folder("shop/"), None).await.unwrap_err().code(), forbidden);
-    assert_eq!(pod.put(&path("shop/db"), fields(&[("a", "2")]), PutOptions::default()).await.unwrap_err().code(), forbidden);
+    assert_eq!(
+        pod.put(&path("shop/db"), fields(&[("a", "2")]), PutOptions::default()).await.unwrap_err().code(),
+        forbidden
+    );
     assert_eq!(pod.delete(&path("shop/db")).await.unwrap_err().code(), forbidden);
     assert_eq!(pod.roles(&project("shop")).await.unwrap_err().code(), forbidden);
     assert_eq!(pod.grants(&project("shop")).await.unwrap_err().code(), forbidden);
@@ -67,13 +73,18 @@ async fn a_grant_reaches_its_principal_its_actions_and_its_scope_and_ends_when_r
     assert_eq!(error.code(), Some(ErrorCode::Forbidden), "reading is not deleting");
 
     let mail = server.grant(principal, &[Action::Read], "shop/mail/").await;
-    assert!(reads(&pod, "shop/mail/smtp").await && !reads(&pod, "shop/mailbox").await && !reads(&pod, "shop/mail").await);
+    assert!(
+        reads(&pod, "shop/mail/smtp").await && !reads(&pod, "shop/mailbox").await && !reads(&pod, "shop/mail").await
+    );
 
     server.admin().revoke_grant(&project("shop"), one.id).await.unwrap();
     assert!(!reads(&pod, "shop/db").await && reads(&pod, "shop/mail/smtp").await);
     server.admin().revoke_grant(&project("shop"), mail.id).await.unwrap();
     assert!(!reads(&pod, "shop/mail/smtp").await);
-    assert_eq!(server.admin().revoke_grant(&project("shop"), one.id).await.unwrap_err().code(), Some(ErrorCode::NotFound));
+    assert_eq!(
+        server.admin().revoke_grant(&project("shop"), one.id).await.unwrap_err().code(),
+        Some(ErrorCode::NotFound)
+    );
 
     server.grant(principal, &[Action::Write], "shop/").await;
     assert_eq!(pod.put(&path("shop/new"), fields(&[("a", "1")]), PutOptions::default()).await.unwrap().version, 1);
@@ -118,7 +129,8 @@ async fn a_forbid_wins_over_every_grant() {
     let server = shop().await;
     let pod = server.workload("shop", "api");
     server.grant("workload:lab/shop/api", &[Action::Read], "shop/").await;
-    put_policy(&server, "no-mail", r#"forbid(principal, action == Action::"read", resource in Folder::"shop/mail/");"#).await;
+    put_policy(&server, "no-mail", r#"forbid(principal, action == Action::"read", resource in Folder::"shop/mail/");"#)
+        .await;
     assert!(reads(&pod, "shop/db").await && !reads(&pod, "shop/mail/smtp").await);
     assert!(!reads(&server.admin(), "shop/mail/smtp").await, "the owner is bound by it too");
     server.grant("workload:lab/shop/api", &[Action::Read], "shop/mail/smtp").await;
@@ -181,7 +193,11 @@ async fn each_grant_that_cannot_be_is_refused() {
         let error = server.admin().create_grant(&grant).await.unwrap_err();
         assert_eq!(error.code(), Some(ErrorCode::UnprocessableContent), "{principal} {scope}");
     }
-    let again = NewGrant { principal: "user:ada".to_owned(), actions: vec![Action::Read], scope: Scope::parse("shop/").unwrap() };
+    let again = NewGrant {
+        principal: "user:ada".to_owned(),
+        actions: vec![Action::Read],
+        scope: Scope::parse("shop/").unwrap(),
+    };
     server.admin().create_grant(&again).await.unwrap();
     assert_eq!(server.admin().create_grant(&again).await.unwrap_err().code(), Some(ErrorCode::AlreadyExists));
 }
@@ -200,7 +216,12 @@ async fn a_session_narrowed_to_a_role_has_that_roles_grants_only_and_every_forbi
     assert!(reads(&narrow, "shop/db").await && !reads(&narrow, "shop/mail/smtp").await);
     assert_eq!(narrow.whoami().await.unwrap().role.as_deref(), Some("shop/db"));
 
-    put_policy(&server, "not-mail", r#"forbid(principal in Role::"shop/mail", action == Action::"read", resource in Project::"shop");"#).await;
+    put_policy(
+        &server,
+        "not-mail",
+        r#"forbid(principal in Role::"shop/mail", action == Action::"read", resource in Project::"shop");"#,
+    )
+    .await;
     assert!(!reads(&narrow, "shop/db").await, "the forbid of a role that the session is not narrowed to still binds");
 
     for (role, code) in [
@@ -228,7 +249,10 @@ async fn a_list_shows_only_what_may_be_listed() {
     assert_eq!(names("shop/").await.unwrap(), ["shop/mail/smtp"]);
     assert_eq!(names("shop/mail/").await.unwrap(), ["shop/mail/smtp"]);
     assert_eq!(names("shop/other/").await.unwrap_err().kind(), ErrorKind::Forbidden);
-    assert_eq!(server.workload("shop", "web").list(&folder("shop/"), None).await.unwrap_err().kind(), ErrorKind::Forbidden);
+    assert_eq!(
+        server.workload("shop", "web").list(&folder("shop/"), None).await.unwrap_err().kind(),
+        ErrorKind::Forbidden
+    );
 }
 
 #[tokio::test]
@@ -258,11 +282,18 @@ async fn a_refusal_is_the_same_whether_or_not_there_is_anything() {
         assert_ne!(own.status, 403, "{method} {route} in the own project");
     }
     for of in ["other/", "none/", "other/x/"] {
-        answers.push(server.request("GET", &format!("/api/v1/secrets?folder={of}"), Some(&session), None).await.without_id());
+        answers.push(
+            server.request("GET", &format!("/api/v1/secrets?folder={of}"), Some(&session), None).await.without_id(),
+        );
     }
     for route in ["roles", "grants", "policies"] {
         for of in ["other", "none"] {
-            answers.push(server.request("GET", &format!("/api/v1/{route}?project={of}"), Some(&session), None).await.without_id());
+            answers.push(
+                server
+                    .request("GET", &format!("/api/v1/{route}?project={of}"), Some(&session), None)
+                    .await
+                    .without_id(),
+            );
         }
     }
     assert!(answers.windows(2).all(|two| two[0] == two[1]), "{answers:#?}");

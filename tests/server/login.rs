@@ -2,7 +2,10 @@
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
-use strongroom_api::{access::{NewCluster, Trust}, routes};
+use strongroom_api::{
+    access::{NewCluster, Trust},
+    routes,
+};
 use strongroom_core::{Clock as _, SystemClock};
 use strongroom_local::{Issuer, Pod, TokenBuilder};
 use strongroom_tests::{Answer, CLUSTER, INSTANCE, Raw, TestServer};
@@ -105,13 +108,22 @@ async fn each_claim_that_is_missing_doubled_or_of_another_kind_is_refused() {
         let mut without = good(&server);
         without.claims_mut()["kubernetes.io"].as_object_mut().unwrap().remove(member);
         vectors.push(named(format!("without {member}"), without.sign()));
-        for value in [json!(null), json!(1), json!("x"), json!({}), json!(["x"]), json!({"name": "x"}), json!({"name": "x", "uid": "x"})] {
+        for value in [
+            json!(null),
+            json!(1),
+            json!("x"),
+            json!({}),
+            json!(["x"]),
+            json!({"name": "x"}),
+            json!({"name": "x", "uid": "x"}),
+        ] {
             let mut other = good(&server);
             other.claims_mut()["kubernetes.io"][member] = value.clone();
             vectors.push(named(format!("{member} = {value}"), other.sign()));
         }
         let token = good(&server);
-        let claims = token.claims_text().replace("\"kubernetes.io\":{", &format!("\"kubernetes.io\":{{\"{member}\":null,"));
+        let claims =
+            token.claims_text().replace("\"kubernetes.io\":{", &format!("\"kubernetes.io\":{{\"{member}\":null,"));
         vectors.push(named(format!("{member} doubled"), server.issuer.sign(&token.header_text(), &claims)));
     }
     all_are_refused_alike(&server, vectors).await;
@@ -194,7 +206,8 @@ async fn each_header_that_chooses_its_own_key_or_algorithm_is_refused() {
         ("nothing", Vec::new()),
     ] {
         for algorithm in ["HS256", "ES256"] {
-            vectors.push(named(format!("{algorithm} with {name}"), good(&server).header("alg", algorithm).tag_with(&key)));
+            vectors
+                .push(named(format!("{algorithm} with {name}"), good(&server).header("alg", algorithm).tag_with(&key)));
         }
     }
     for algorithm in ["ES384", "ES512", "RS256", "PS256", "EdDSA", "es256", "HS384"] {
@@ -207,7 +220,10 @@ async fn each_header_that_chooses_its_own_key_or_algorithm_is_refused() {
     vectors.extend([
         named("an attacker's key under its own id", attackers().sign_with(&attacker)),
         named("an attacker's key under the registered id", good(&server).sign_with(&attacker)),
-        named("with the attacker's jwk", attackers().header("jwk", attacker.jwks()["keys"][0].clone()).sign_with(&attacker)),
+        named(
+            "with the attacker's jwk",
+            attackers().header("jwk", attacker.jwks()["keys"][0].clone()).sign_with(&attacker),
+        ),
         named("with a jku", attackers().header("jku", "https://127.0.0.1:1/jwks").sign_with(&attacker)),
         named("with an x5u", attackers().header("x5u", "https://127.0.0.1:1/cert").sign_with(&attacker)),
         named("with an x5c", attackers().header("x5c", json!(["AAAA"])).sign_with(&attacker)),
@@ -249,8 +265,17 @@ async fn each_text_that_is_no_signed_token_is_refused() {
         named("a header that is not JSON", format!("AAAA.{claims}.{signature}")),
         named("claims that are not base64", format!("{header}.!.{signature}")),
         named("claims that are not JSON", format!("{header}.AAAA.{signature}")),
-        named("altered claims", format!("{header}.{}.{signature}", URL_SAFE_NO_PAD.encode(good(&server).claim("jti", "x").claims_text()))),
-        named("an altered header", format!("{}.{claims}.{signature}", URL_SAFE_NO_PAD.encode(good(&server).header("typ", "JWT").header_text()))),
+        named(
+            "altered claims",
+            format!("{header}.{}.{signature}", URL_SAFE_NO_PAD.encode(good(&server).claim("jti", "x").claims_text())),
+        ),
+        named(
+            "an altered header",
+            format!(
+                "{}.{claims}.{signature}",
+                URL_SAFE_NO_PAD.encode(good(&server).header("typ", "JWT").header_text())
+            ),
+        ),
         named("an altered signature", format!("{header}.{claims}.{}", flipped(signature))),
         named("a short signature", format!("{header}.{claims}.{}", &signature[..signature.len() - 4])),
         named("a long signature", format!("{header}.{claims}.{signature}AAAA")),
@@ -314,7 +339,8 @@ async fn each_cluster_that_must_not_be_registered_is_refused() {
     let key = doubled["keys"][0].clone();
     doubled["keys"].as_array_mut().unwrap().push(key);
     let trust = |keys: &Value| Trust::OfflineKeys { keys: keys.clone() };
-    let review = |api_url: &str, api_ca: &str| Trust::TokenReview { api_url: api_url.to_owned(), api_ca: api_ca.to_owned() };
+    let review =
+        |api_url: &str, api_ca: &str| Trust::TokenReview { api_url: api_url.to_owned(), api_ca: api_ca.to_owned() };
     let ca = server.ca();
     for (name, cluster, issuer, trust) in [
         ("another cluster's key", "other", "https://other.test", trust(&server.issuer.jwks())),

@@ -2,8 +2,15 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod access;
+mod audit;
+mod documents;
+mod leaks;
 mod login;
 mod review;
 mod routes;
 mod secrets;
+mod start;
+mod stop;
+mod tampering;
 mod traps;
+mod watch;

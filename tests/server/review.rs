@@ -12,7 +12,10 @@ use std::{
     future::pending,
     sync::{Arc, Mutex},
 };
-use strongroom_api::{access::{NewCluster, Trust}, routes};
+use strongroom_api::{
+    access::{NewCluster, Trust},
+    routes,
+};
 use strongroom_core::{Clock as _, SystemClock};
 use strongroom_local::{Issuer, Pod};
 use strongroom_tests::{Answer, INSTANCE, TestServer};
@@ -60,7 +63,10 @@ impl Api {
         let key = KeyPair::generate().unwrap();
         let leaf = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().signed_by(&key, &ca).unwrap();
         let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-        let config = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(vec![leaf.der().clone()], key).unwrap();
+        let config = rustls::ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![leaf.der().clone()], key)
+            .unwrap();
         let (tls, listener) = (TlsAcceptor::from(Arc::new(config)), TcpListener::bind("127.0.0.1:0").await.unwrap());
         let address = listener.local_addr().unwrap().to_string();
         let behaviour = Arc::new(Mutex::new(Behaviour::Never));
@@ -201,12 +207,18 @@ async fn each_answer_that_differs_from_what_the_token_claims_is_a_refusal() {
         ("another account", |s| s["user"]["username"] = json!("system:serviceaccount:shop:web")),
         ("another namespace", |s| s["user"]["username"] = json!("system:serviceaccount:other:api")),
         ("a user of that name", |s| s["user"]["username"] = json!("api")),
-        ("another account's UID: it was made anew", |s| s["user"]["uid"] = json!("00000000-0000-4000-8000-000000000000")),
+        ("another account's UID: it was made anew", |s| {
+            s["user"]["uid"] = json!("00000000-0000-4000-8000-000000000000")
+        }),
         ("no extra", |s| drop(s["user"].as_object_mut().unwrap().remove("extra"))),
         ("another pod", |s| s["user"]["extra"]["authentication.kubernetes.io/pod-name"] = json!(["web-0"])),
-        ("another pod's UID", |s| s["user"]["extra"]["authentication.kubernetes.io/pod-uid"] = json!(["00000000-0000-4000-8000-000000000000"])),
+        ("another pod's UID", |s| {
+            s["user"]["extra"]["authentication.kubernetes.io/pod-uid"] = json!(["00000000-0000-4000-8000-000000000000"])
+        }),
         ("no pod's UID", |s| s["user"]["extra"]["authentication.kubernetes.io/pod-uid"] = json!([])),
-        ("two pods", |s| s["user"]["extra"]["authentication.kubernetes.io/pod-name"].as_array_mut().unwrap().push(json!("x"))),
+        ("two pods", |s| {
+            s["user"]["extra"]["authentication.kubernetes.io/pod-name"].as_array_mut().unwrap().push(json!("x"))
+        }),
     ];
     let refused = world.log_in("x").await.without_id();
     assert_eq!(refused.0, 401);
@@ -246,15 +258,27 @@ async fn an_outage_of_the_cluster_is_unavailable_and_never_a_session() {
         assert_eq!(answer.header("retry-after"), Some("1"), "{name}");
     };
     for (name, behaviour) in [
-        ("an error of the API", Behaviour::Http(500, r#"{"kind":"Status","apiVersion":"v1","status":"Failure","code":500}"#)),
+        (
+            "an error of the API",
+            Behaviour::Http(500, r#"{"kind":"Status","apiVersion":"v1","status":"Failure","code":500}"#),
+        ),
         ("an error without a body", Behaviour::Http(500, "")),
-        ("no permission to review", Behaviour::Http(403, r#"{"kind":"Status","apiVersion":"v1","status":"Failure","code":403}"#)),
-        ("the reviewer's token refused", Behaviour::Http(401, r#"{"kind":"Status","apiVersion":"v1","status":"Failure","code":401}"#)),
+        (
+            "no permission to review",
+            Behaviour::Http(403, r#"{"kind":"Status","apiVersion":"v1","status":"Failure","code":403}"#),
+        ),
+        (
+            "the reviewer's token refused",
+            Behaviour::Http(401, r#"{"kind":"Status","apiVersion":"v1","status":"Failure","code":401}"#),
+        ),
         ("a proxy's page", Behaviour::Http(200, "<html>hello</html>")),
         ("half an answer", Behaviour::Http(201, r#"{"kind":"TokenReview","#)),
         ("nothing", Behaviour::Http(201, "")),
         ("a redirect", Behaviour::Http(302, "")),
-        ("a review without a status", Behaviour::Http(201, r#"{"kind":"TokenReview","apiVersion":"authentication.k8s.io/v1","spec":{}}"#)),
+        (
+            "a review without a status",
+            Behaviour::Http(201, r#"{"kind":"TokenReview","apiVersion":"authentication.k8s.io/v1","spec":{}}"#),
+        ),
         ("no answer", Behaviour::Never),
     ] {
         world.api.answers(behaviour);
@@ -263,7 +287,10 @@ async fn an_outage_of_the_cluster_is_unavailable_and_never_a_session() {
     let gone = world.api.address.clone();
     drop(world.api);
     let server = world.server;
-    strongroom_tests::eventually("nobody listens any more", async || tokio::net::TcpStream::connect(&gone).await.is_err()).await;
+    strongroom_tests::eventually("nobody listens any more", async || {
+        tokio::net::TcpStream::connect(&gone).await.is_err()
+    })
+    .await;
     let token = world.issuer.token(&pod(), &audience(), SystemClock.now()).sign();
     let body = json!({ "cluster": "real", "token": token }).to_string();
     unavailable(&server.request("POST", routes::LOGIN, None, Some(&body)).await, "nobody there");
@@ -278,7 +305,8 @@ async fn an_api_with_another_certificate_is_an_outage_and_gets_no_token() {
     let trust = Trust::TokenReview { api_url: format!("https://{}", impostor.address), api_ca: api.ca.clone() };
     let cluster = NewCluster { name: "real".to_owned(), issuer: issuer.url().to_owned(), trust };
     server.admin().create_cluster(&cluster).await.unwrap();
-    let body = json!({ "cluster": "real", "token": issuer.token(&pod(), &audience(), SystemClock.now()).sign() }).to_string();
+    let body =
+        json!({ "cluster": "real", "token": issuer.token(&pod(), &audience(), SystemClock.now()).sign() }).to_string();
     assert_eq!(server.request("POST", routes::LOGIN, None, Some(&body)).await.status, 503);
     assert!(impostor.seen.lock().unwrap().is_empty());
 }

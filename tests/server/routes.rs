@@ -14,28 +14,41 @@ fn well_formed(server: &TestServer, method: &str, route: &str) -> (&'static str,
     let keys = server.issuer.jwks();
     match (method, route) {
         ("POST", routes::LOGIN) => ("", Some(json!({"cluster": "lab", "token": "a.b.c"}))),
-        ("GET", routes::SESSION | routes::PROJECTS | routes::CLUSTERS | routes::HEALTHZ | routes::READYZ | routes::METRICS) => ("", None),
+        (
+            "GET",
+            routes::SESSION | routes::PROJECTS | routes::CLUSTERS | routes::HEALTHZ | routes::READYZ | routes::METRICS,
+        ) => ("", None),
         ("GET" | "DELETE", routes::SECRET) | ("GET", routes::SECRET_VERSIONS) => ("?path=shop/db", None),
         ("PUT", routes::SECRET) => ("?path=shop/db", Some(json!({"fields": {"a": "2"}}))),
         ("GET", routes::SECRETS) => ("?folder=shop/", None),
         ("POST", routes::WATCH) => ("", Some(json!({"secrets": [{"path": "shop/db", "held": 0}]}))),
         ("POST", routes::PROJECTS) => ("", Some(json!({"name": "mine"}))),
-        ("POST", routes::CLUSTERS) => {
-            ("", Some(json!({"name": "mine", "issuer": "https://mine.test", "trust": {"kind": "offline-keys", "keys": keys}})))
-        }
+        ("POST", routes::CLUSTERS) => (
+            "",
+            Some(
+                json!({"name": "mine", "issuer": "https://mine.test", "trust": {"kind": "offline-keys", "keys": keys}}),
+            ),
+        ),
         ("DELETE", routes::CLUSTERS) => ("?name=lab", None),
         ("GET", routes::ROLES | routes::GRANTS | routes::POLICIES) => ("?project=shop", None),
-        ("PUT", routes::ROLES) => ("", Some(json!({"project": "shop", "name": "mine", "members": ["workload:lab/other/api"]}))),
+        ("PUT", routes::ROLES) => {
+            ("", Some(json!({"project": "shop", "name": "mine", "members": ["workload:lab/other/api"]})))
+        }
         ("DELETE", routes::ROLES) => ("?project=shop&name=readers", None),
         ("POST", routes::GRANTS) => {
             ("", Some(json!({"principal": "workload:lab/other/api", "actions": ["read"], "scope": "shop/"})))
         }
         ("DELETE", routes::GRANTS) => ("?project=shop&id=00000000-0000-7000-8000-000000000000", None),
-        ("PUT", routes::POLICIES) => {
-            ("", Some(json!({"project": "shop", "name": "mine", "text": "permit(principal, action, resource in Project::\"shop\");"})))
-        }
+        ("PUT", routes::POLICIES) => (
+            "",
+            Some(
+                json!({"project": "shop", "name": "mine", "text": "permit(principal, action, resource in Project::\"shop\");"}),
+            ),
+        ),
         ("DELETE", routes::POLICIES) => ("?project=shop&name=rule", None),
-        (method, route) => panic!("the route {method} {route} is new: say here what a well-formed request is, and what a stranger gets"),
+        (method, route) => panic!(
+            "the route {method} {route} is new: say here what a well-formed request is, and what a stranger gets"
+        ),
     }
 }
 
@@ -78,7 +91,10 @@ async fn every_route_refuses_every_credential_that_is_none() {
     };
     let admin = || Identity::user("admin").unwrap();
     let mut altered = forged(admin(), now, now + Duration::minutes(5));
-    altered.replace_range(altered.len() - 4..altered.len() - 3, if altered.as_bytes()[altered.len() - 4] == b'A' { "B" } else { "A" });
+    altered.replace_range(
+        altered.len() - 4..altered.len() - 3,
+        if altered.as_bytes()[altered.len() - 4] == b'A' { "B" } else { "A" },
+    );
     let live = server.admin_token();
     let credentials = [
         ("none", None),
@@ -95,10 +111,19 @@ async fn every_route_refuses_every_credential_that_is_none() {
         ("a token nobody issued", Some(format!("Bearer {}", Token::generate().expose_text()))),
         ("a token of another instance", Some(format!("Bearer {}", other.admin_token()))),
         ("a session of another instance", Some(format!("Bearer {}", other.session("shop", "api").await))),
-        ("an expired session", Some(format!("Bearer {}", forged(admin(), now - Duration::minutes(9), now - Duration::seconds(1))))),
-        ("a session of the future", Some(format!("Bearer {}", forged(admin(), now + Duration::minutes(2), now + Duration::minutes(9))))),
+        (
+            "an expired session",
+            Some(format!("Bearer {}", forged(admin(), now - Duration::minutes(9), now - Duration::seconds(1)))),
+        ),
+        (
+            "a session of the future",
+            Some(format!("Bearer {}", forged(admin(), now + Duration::minutes(2), now + Duration::minutes(9)))),
+        ),
         ("an altered session", Some(format!("Bearer {altered}"))),
-        ("a service account token", Some(format!("Bearer {}", server.pod_token(&strongroom_local::Pod::of("shop", "api"))))),
+        (
+            "a service account token",
+            Some(format!("Bearer {}", server.pod_token(&strongroom_local::Pod::of("shop", "api")))),
+        ),
         ("a prefix alone", Some("Bearer srs_".to_owned())),
         ("a very long one", Some(format!("Bearer srs_{}", "A".repeat(8_000)))),
     ];
@@ -149,7 +174,8 @@ async fn open_routes_say_nothing_of_secrets_and_take_no_other_method() {
             };
             let (query, body) = if expected == 405 { ("", None) } else { well_formed(&server, method, route) };
             let body = body.map(|body| body.to_string());
-            let answer = server.connect().await.request(method, &format!("{route}{query}"), None, body.as_deref()).await;
+            let answer =
+                server.connect().await.request(method, &format!("{route}{query}"), None, body.as_deref()).await;
             assert_eq!(answer.status, expected, "{method} {route}");
             assert!(!answer.text().contains("shop/db"), "{method} {route}");
             assert_eq!(answer.header("cache-control"), Some("no-store"), "{method} {route}");

@@ -12,7 +12,10 @@ async fn a_secret_is_put_read_listed_and_deleted() {
     let server = TestServer::start().await;
     server.project("shop").await;
     let admin = server.admin();
-    let put = admin.put(&path("shop/db"), fields(&[("user", "app"), ("password", "hunter2")]), PutOptions::default()).await.unwrap();
+    let put = admin
+        .put(&path("shop/db"), fields(&[("user", "app"), ("password", "hunter2")]), PutOptions::default())
+        .await
+        .unwrap();
     assert_eq!((put.version, put.path.as_str()), (1, "shop/db"));
     let read = admin.read(&reference("shop/db")).await.unwrap();
     assert_eq!((read.version, field(&read, "password").as_str()), (1, "hunter2"));
@@ -36,7 +39,8 @@ async fn versions_stay_and_previous_follows_current() {
         let value = format!("v{version}");
         assert_eq!(admin.put(&path("shop/db"), fields(&[("a", &value)]), options).await.unwrap().version, version);
     }
-    for (wanted, expected) in [("shop/db", "v3"), ("shop/db@previous", "v2"), ("shop/db@1", "v1"), ("shop/db@3", "v3")] {
+    for (wanted, expected) in [("shop/db", "v3"), ("shop/db@previous", "v2"), ("shop/db@1", "v1"), ("shop/db@3", "v3")]
+    {
         assert_eq!(field(&admin.read(&reference(wanted)).await.unwrap(), "a"), expected, "{wanted}");
     }
     for missing in [pinned("shop/db", 4), pinned("shop/db", i64::MAX as u64), reference("shop/db@blue")] {
@@ -47,7 +51,11 @@ async fn versions_stay_and_previous_follows_current() {
     let seen: Vec<_> = versions.versions.iter().map(|v| (v.version, v.author.as_str(), v.reason.as_deref())).collect();
     assert_eq!(
         seen,
-        [(3, "user:admin", Some("rotation 3")), (2, "user:admin", Some("rotation 2")), (1, "user:admin", Some("rotation 1"))]
+        [
+            (3, "user:admin", Some("rotation 3")),
+            (2, "user:admin", Some("rotation 2")),
+            (1, "user:admin", Some("rotation 1"))
+        ]
     );
 }
 
@@ -57,14 +65,25 @@ async fn values_come_back_byte_for_byte() {
     server.project("shop").await;
     let admin = server.admin();
     let every_byte: Vec<u8> = (0..=255).cycle().take(1000).collect();
-    for (index, bytes) in [&b""[..], b"\0", b"\0\0a\0", &every_byte, "h\u{e4}\u{1f511}".as_bytes()].into_iter().enumerate() {
+    for (index, bytes) in
+        [&b""[..], b"\0", b"\0\0a\0", &every_byte, "h\u{e4}\u{1f511}".as_bytes()].into_iter().enumerate()
+    {
         let name = format!("shop/raw-{index}");
         admin.put(&path(&name), raw_bytes(bytes), PutOptions::default()).await.unwrap();
         let read = admin.read(&reference(&name)).await.unwrap();
         let Payload::Raw { media_type, bytes: back } = &read.payload else { panic!("{name} came back as fields") };
         assert_eq!((media_type.as_str(), back.expose_bytes()), ("application/octet-stream", bytes), "{name}");
     }
-    let texts = ["", " ", "\u{0}", "\u{1f511}\u{200d}e\u{301}", "line\r\nline\n", "\"\\/\u{8}\u{c}\u{7f}\u{2028}", "{\"a\":1}", "${x} {{y}}"];
+    let texts = [
+        "",
+        " ",
+        "\u{0}",
+        "\u{1f511}\u{200d}e\u{301}",
+        "line\r\nline\n",
+        "\"\\/\u{8}\u{c}\u{7f}\u{2028}",
+        "{\"a\":1}",
+        "${x} {{y}}",
+    ];
     for (index, text) in texts.into_iter().enumerate() {
         let name = format!("shop/text-{index}");
         admin.put(&path(&name), fields(&[("a", text), ("b.c_d-e", text)]), PutOptions::default()).await.unwrap();
@@ -83,7 +102,8 @@ async fn a_mebibyte_is_taken_and_one_byte_more_is_not() {
     let read = admin.read(&reference("shop/full")).await.unwrap();
     assert!(matches!(&read.payload, Payload::Raw { bytes, .. } if bytes.expose_bytes() == vec![0xff; MIB]));
 
-    let larger = Payload::Raw { media_type: "application/octet-stream".to_owned(), bytes: SecretBytes::new(vec![0; MIB + 1]) };
+    let larger =
+        Payload::Raw { media_type: "application/octet-stream".to_owned(), bytes: SecretBytes::new(vec![0; MIB + 1]) };
     let error = admin.put(&path("shop/over"), larger, PutOptions::default()).await.unwrap_err();
     assert_eq!(error.code(), Some(ErrorCode::UnprocessableContent));
     let body = json!({"fields": {"a": "x".repeat(MIB)}}).to_string();
@@ -232,7 +252,9 @@ async fn a_list_is_paged_in_the_order_of_the_paths_and_stays_in_its_folder() {
     let (mut seen, mut cursor) = (Vec::new(), None::<String>);
     loop {
         let after = cursor.map_or_else(String::new, |cursor| format!("&cursor={cursor}"));
-        let page = server.request("GET", &format!("/api/v1/secrets?folder=shop/&limit=2{after}"), Some(server.admin_token()), None).await;
+        let page = server
+            .request("GET", &format!("/api/v1/secrets?folder=shop/&limit=2{after}"), Some(server.admin_token()), None)
+            .await;
         let page = page.json();
         seen.extend(page["secrets"].as_array().unwrap().iter().map(|entry| entry["path"].as_str().unwrap().to_owned()));
         match page["next_cursor"].as_str() {

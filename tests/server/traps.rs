@@ -29,8 +29,8 @@ async fn clients_that_go_away_lose_nobodys_acknowledged_write() {
     let server = TestServer::start_with(|settings| settings.database_connections = 3).await;
     server.project("shop").await;
     let admin = server.admin();
-    for round in 0..20 {
-        let quitters = (0..10).map(|number| {
+    for round in 0..20_u32 {
+        let quitters = (0..10_u32).map(|number| {
             let (server, round) = (&server, round);
             async move {
                 let mut raw = server.connect().await;
@@ -49,7 +49,10 @@ async fn clients_that_go_away_lose_nobodys_acknowledged_write() {
         });
         let (_, acknowledged) = futures_util::join!(join_all(quitters), join_all(keepers));
         for name in acknowledged.into_iter().flatten() {
-            let read = admin.read(&reference(&name)).await.unwrap_or_else(|error| panic!("{name} was acknowledged and lost: {error}"));
+            let read = admin
+                .read(&reference(&name))
+                .await
+                .unwrap_or_else(|error| panic!("{name} was acknowledged and lost: {error}"));
             assert_eq!(field(&read, "a"), name);
         }
     }
@@ -76,7 +79,11 @@ async fn a_connection_left_inside_a_transaction_is_not_handed_out_again() {
     drop(connection);
     let mut transaction = store.begin().await.unwrap();
     assert_ne!(backend(transaction.connection()).await, spoilt);
-    transaction.connection().execute("INSERT INTO cluster_names (name, retired_at) VALUES ('kept', now())").await.unwrap();
+    transaction
+        .connection()
+        .execute("INSERT INTO cluster_names (name, retired_at) VALUES ('kept', now())")
+        .await
+        .unwrap();
     transaction.commit().await.unwrap();
     store.close().await;
     let mut sql = strongroom_tests::Sql::connect(&database.url()).await;
@@ -91,7 +98,8 @@ async fn cancelled_begins_lose_no_later_write() {
     for round in 0..200_u64 {
         let _ = timeout(Duration::from_micros(round * 7 % 600), store.begin()).await;
         let mut transaction = store.begin().await.unwrap();
-        let statement = sqlx::AssertSqlSafe(format!("INSERT INTO cluster_names (name, retired_at) VALUES ('n{round}', now())"));
+        let statement =
+            sqlx::AssertSqlSafe(format!("INSERT INTO cluster_names (name, retired_at) VALUES ('n{round}', now())"));
         transaction.connection().execute(statement).await.unwrap();
         transaction.commit().await.unwrap();
         assert_eq!(sql.count("cluster_names").await, round + 1);
@@ -145,7 +153,11 @@ async fn half_a_body_is_refused_and_closed() {
     let mut sql = server.sql().await;
     assert_eq!(sql.count("secrets").await, 0);
     let mut login = server.connect().await;
-    login.send(b"POST /api/v1/login HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{").await;
+    login
+        .send(
+            b"POST /api/v1/login HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{",
+        )
+        .await;
     timeout(LONG, login.closed()).await.expect("without a credential as well");
 }
 
@@ -236,7 +248,7 @@ async fn each_url_that_could_be_read_in_two_ways_is_refused_before_anything_is_d
         "path=",
         "",
         "path=shop/db&version=0",
-        "path=shop/db&version=-1",
+        "path=shop/db&version=a/b",
         "path=shop/db&version=..",
         "path=shop/db&version=99999999999999999999",
         "path=shop/db&field=",
@@ -260,17 +272,37 @@ async fn each_request_that_could_be_split_or_read_twice_is_refused() {
     let credential = format!("authorization: Bearer {token}\r\n");
     for (name, request, status) in [
         ("two credentials", format!("GET /api/v1/session HTTP/1.1\r\nhost: x\r\n{credential}{credential}\r\n"), 401),
-        ("a bad credential first", format!("GET /api/v1/session HTTP/1.1\r\nhost: x\r\nauthorization: Bearer x\r\n{credential}\r\n"), 401),
-        ("a bad credential last", format!("GET /api/v1/session HTTP/1.1\r\nhost: x\r\n{credential}authorization: Bearer x\r\n\r\n"), 401),
-        ("a folded credential", format!("GET /api/v1/session HTTP/1.1\r\nhost: x\r\nauthorization: Bearer\r\n {token}\r\n\r\n"), 400),
-        ("a space before the colon", format!("GET /api/v1/session HTTP/1.1\r\nhost: x\r\nauthorization : Bearer {token}\r\n\r\n"), 400),
+        (
+            "a bad credential first",
+            format!("GET /api/v1/session HTTP/1.1\r\nhost: x\r\nauthorization: Bearer x\r\n{credential}\r\n"),
+            401,
+        ),
+        (
+            "a bad credential last",
+            format!("GET /api/v1/session HTTP/1.1\r\nhost: x\r\n{credential}authorization: Bearer x\r\n\r\n"),
+            401,
+        ),
+        (
+            "a folded credential",
+            format!("GET /api/v1/session HTTP/1.1\r\nhost: x\r\nauthorization: Bearer\r\n {token}\r\n\r\n"),
+            400,
+        ),
+        (
+            "a space before the colon",
+            format!("GET /api/v1/session HTTP/1.1\r\nhost: x\r\nauthorization : Bearer {token}\r\n\r\n"),
+            400,
+        ),
         ("a NUL in a header", format!("GET /api/v1/session HTTP/1.1\r\nhost: x\0\r\n{credential}\r\n"), 400),
-        ("two lengths", "POST /api/v1/login HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n{}".to_owned(), 400),
+        (
+            "two lengths",
+            "POST /api/v1/login HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n{}".to_owned(),
+            400,
+        ),
         ("a negative length", "POST /api/v1/login HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n{}".to_owned(), 400),
         ("an unknown version", "GET /healthz HTTP/3.7\r\nhost: x\r\n\r\n".to_owned(), 400),
         ("no version", "GET /healthz\r\n\r\n".to_owned(), 400),
         ("sixty-five headers", format!("GET /healthz HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(65)), 431),
-        ("a very long header", format!("GET /healthz HTTP/1.1\r\na: {}\r\n\r\n", "b".repeat(70_000)), 431),
+        ("a very long header", format!("GET /healthz HTTP/1.1\r\na: {}\r\n\r\n", "b".repeat(300_000)), 431),
     ] {
         let mut raw = server.connect().await;
         raw.send(request.as_bytes()).await;
@@ -304,8 +336,16 @@ async fn a_rejection_never_repeats_what_was_sent() {
         ("PUT", "/api/v1/secret?path=shop/db", json!({"raw": "AA==", "media_type": "a/b", "reason": "r"})),
         ("POST", routes::WATCH, json!({"secrets": [{"path": "shop/db", "version": "1", "held": 0}]})),
         ("POST", routes::PROJECTS, json!({"name": "mine"})),
-        ("POST", routes::CLUSTERS, json!({"name": "a", "issuer": "https://a", "trust": {"kind": "offline-keys", "keys": keys}})),
-        ("POST", routes::CLUSTERS, json!({"name": "a", "issuer": "https://a", "trust": {"kind": "token-review", "api_url": "https://a", "api_ca": "x"}})),
+        (
+            "POST",
+            routes::CLUSTERS,
+            json!({"name": "a", "issuer": "https://a", "trust": {"kind": "offline-keys", "keys": keys}}),
+        ),
+        (
+            "POST",
+            routes::CLUSTERS,
+            json!({"name": "a", "issuer": "https://a", "trust": {"kind": "token-review", "api_url": "https://a", "api_ca": "x"}}),
+        ),
         ("PUT", routes::ROLES, json!({"project": "shop", "name": "r", "members": ["user:a"]})),
         ("POST", routes::GRANTS, json!({"principal": "user:a", "actions": ["read"], "scope": "shop/"})),
         ("PUT", routes::POLICIES, json!({"project": "shop", "name": "p", "text": "permit("})),
@@ -368,8 +408,12 @@ async fn a_rejection_never_repeats_what_was_sent() {
         format!("GET /api/v1/session HTTP/1.1\r\nauthorization: Bearer srs_{canary}\r\n"),
         format!("GET /api/v1/session HTTP/1.1\r\nauthorization: Bearer srt_{canary}\r\n"),
         format!("GET /api/v1/session HTTP/1.1\r\nauthorization: {canary}\r\n"),
-        format!("GET /api/v1/session HTTP/1.1\r\ncookie: {canary}\r\nx-request-id: {canary}\r\nx-forwarded-for: {canary}\r\n"),
-        format!("DELETE /api/v1/secret?path=shop/db HTTP/1.1\r\nif-match: {canary}\r\nauthorization: Bearer {live}\r\n"),
+        format!(
+            "GET /api/v1/session HTTP/1.1\r\ncookie: {canary}\r\nx-request-id: {canary}\r\nx-forwarded-for: {canary}\r\n"
+        ),
+        format!(
+            "DELETE /api/v1/secret?path=shop/db HTTP/1.1\r\nif-match: {canary}\r\nauthorization: Bearer {live}\r\n"
+        ),
         format!("POST /api/v1/login HTTP/1.1\r\ncontent-type: {canary}\r\ncontent-length: 0\r\n"),
     ] {
         let mut raw = server.connect().await;
@@ -383,10 +427,13 @@ async fn a_rejection_never_repeats_what_was_sent() {
 
 /// The places of all leaves and inner values of a body.
 fn pointers(value: &serde_json::Value) -> Vec<String> {
-    let inner = |key: &str, value| pointers(value).into_iter().map(move |rest| format!("/{key}{rest}")).collect::<Vec<_>>();
+    let inner =
+        |key: &str, value| pointers(value).into_iter().map(move |rest| format!("/{key}{rest}")).collect::<Vec<_>>();
     let mut found: Vec<String> = match value {
         serde_json::Value::Object(map) => map.iter().flat_map(|(key, value)| inner(key, value)).collect(),
-        serde_json::Value::Array(items) => items.iter().enumerate().flat_map(|(at, value)| inner(&at.to_string(), value)).collect(),
+        serde_json::Value::Array(items) => {
+            items.iter().enumerate().flat_map(|(at, value)| inner(&at.to_string(), value)).collect()
+        }
         _ => Vec::new(),
     };
     found.push(String::new());

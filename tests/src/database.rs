@@ -10,7 +10,8 @@ use uuid::Uuid;
 
 /// The one that `STRONGROOM_DATABASE_URL` names (its user must be a superuser), or a private one, which ends with this process.
 static POSTGRES: LazyLock<Database> = LazyLock::new(|| {
-    Database::from_env_or_private_blocking(&PostgresOptions::for_tests()).unwrap_or_else(|error| panic!("no PostgreSQL: {error}"))
+    Database::from_env_or_private_blocking(&PostgresOptions::for_tests())
+        .unwrap_or_else(|error| panic!("no PostgreSQL: {error}"))
 });
 
 /// A database of one test. It is removed when dropped, with every connection to it.

@@ -4,7 +4,9 @@ use std::{
     io::{self, Write},
     sync::{Mutex, Once},
 };
-use tracing_subscriber::{Layer as _, filter::Targets, fmt::MakeWriter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing_subscriber::{
+    Layer as _, filter::Targets, fmt::MakeWriter, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
 
 static LOG: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 
@@ -18,7 +20,8 @@ pub(crate) fn install() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         rustls::crypto::ring::default_provider().install_default().expect("it is the first");
-        let targets = Targets::new().with_default(tracing::Level::WARN).with_target("strongroom", tracing::Level::TRACE);
+        let targets =
+            Targets::new().with_default(tracing::Level::WARN).with_target("strongroom", tracing::Level::TRACE);
         let kept = tracing_subscriber::fmt::layer().json().with_writer(Kept).with_filter(targets);
         tracing_subscriber::registry().with(kept).try_init().expect("it is the first");
     });

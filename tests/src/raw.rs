@@ -1,9 +1,9 @@
 //! A TLS connection on which any bytes can be sent.
 
-use serde_json::Value;
-use std::{net::SocketAddr, sync::Arc};
 use rustls::{ALL_VERSIONS, ClientConfig, RootCertStore, SupportedProtocolVersion};
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject as _};
+use serde_json::Value;
+use std::{net::SocketAddr, sync::Arc};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -35,10 +35,15 @@ impl Raw {
     }
 
     /// The same with these versions of TLS; `None` where the handshake fails.
-    pub async fn connect_with(address: SocketAddr, ca: &str, versions: &[&'static SupportedProtocolVersion]) -> Option<Self> {
+    pub async fn connect_with(
+        address: SocketAddr,
+        ca: &str,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Option<Self> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap()).unwrap();
-        let config = ClientConfig::builder_with_protocol_versions(versions).with_root_certificates(roots).with_no_client_auth();
+        let config =
+            ClientConfig::builder_with_protocol_versions(versions).with_root_certificates(roots).with_no_client_auth();
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
         let name = ServerName::try_from("127.0.0.1").unwrap();
@@ -52,9 +57,17 @@ impl Raw {
     }
 
     /// Sends a request; its body, if there is one, as JSON.
-    pub async fn request(&mut self, method: &str, target: &str, credential: Option<&str>, body: Option<&str>) -> Answer {
+    pub async fn request(
+        &mut self,
+        method: &str,
+        target: &str,
+        credential: Option<&str>,
+        body: Option<&str>,
+    ) -> Answer {
         let credential = credential.map_or_else(String::new, |c| format!("authorization: {c}\r\n"));
-        let body = body.map_or_else(String::new, |b| format!("content-type: application/json\r\ncontent-length: {}\r\n\r\n{b}", b.len()));
+        let body = body.map_or_else(String::new, |b| {
+            format!("content-type: application/json\r\ncontent-length: {}\r\n\r\n{b}", b.len())
+        });
         let end = if body.is_empty() { "\r\n" } else { "" };
         let text = format!("{method} {target} HTTP/1.1\r\nhost: 127.0.0.1\r\n{credential}{body}{end}");
         self.send(text.as_bytes()).await;

@@ -16,7 +16,9 @@ use strongroom_client::{Client, Credential};
 use strongroom_core::{Action, Clock as _, ProjectName, Scope, SecretBytes, SystemClock};
 use strongroom_crypto::{Keyring, RootKey};
 use strongroom_local::{Issuer, Pod};
-use strongroom_server::{Deadlines, Server, Settings, app::Origin, init::Init, instance::open_or_create, open_app, operations::claim::claim};
+use strongroom_server::{
+    Deadlines, Server, Settings, app::Origin, init::Init, instance::open_or_create, open_app, operations::claim::claim,
+};
 use strongroom_store::{InstanceKind, Options, Store};
 use uuid::Uuid;
 
@@ -240,7 +242,11 @@ impl TestServer {
 
     /// Grants as the admin.
     pub async fn grant(&self, principal: &str, actions: &[Action], scope: &str) -> Grant {
-        let grant = NewGrant { principal: principal.to_owned(), actions: actions.to_vec(), scope: Scope::parse(scope).unwrap() };
+        let grant = NewGrant {
+            principal: principal.to_owned(),
+            actions: actions.to_vec(),
+            scope: Scope::parse(scope).unwrap(),
+        };
         self.admin().create_grant(&grant).await.unwrap()
     }
 

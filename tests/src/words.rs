@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 use strongroom_client::Versioned;
-use strongroom_core::{FieldName, FolderPath, Payload, ProjectName, Reference, SecretBytes, SecretPath, VersionSelector};
+use strongroom_core::{
+    FieldName, FolderPath, Payload, ProjectName, Reference, SecretBytes, SecretPath, VersionSelector,
+};
 use tokio::time::Instant;
 
 /// A secret's path.
@@ -32,7 +34,8 @@ pub fn pinned(text: &str, version: u64) -> Reference {
 
 /// A payload of named fields.
 pub fn fields(pairs: &[(&str, &str)]) -> Payload {
-    let fields = pairs.iter().map(|(name, value)| (FieldName::parse(name).unwrap(), SecretBytes::from((*value).to_owned())));
+    let fields =
+        pairs.iter().map(|(name, value)| (FieldName::parse(name).unwrap(), SecretBytes::from((*value).to_owned())));
     Payload::fields(fields.collect()).unwrap()
 }
 

@@ -1,7 +1,11 @@
 //! The private directory that everything lies in, in memory where the system has such a place.
 
+use crate::output::remark;
 use anyhow::Context as _;
-use rustix::process::{Pid, geteuid, test_kill_process};
+use rustix::{
+    io::Errno,
+    process::{Pid, geteuid, test_kill_process},
+};
 use std::{
     env, fs, io,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
@@ -62,7 +66,7 @@ impl Directory {
 impl Drop for Directory {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.path) {
-            eprintln!("{} could not be removed ({error}); it holds keys: remove it", self.path.display());
+            remark(format_args!("{} could not be removed ({error}); it holds keys: remove it", self.path.display()));
         }
     }
 }
@@ -70,15 +74,16 @@ impl Drop for Directory {
 /// A directory in memory, else the one for temporary files.
 fn base() -> (PathBuf, bool) {
     let runtime = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
-    let in_memory = [Some(PathBuf::from("/dev/shm")), runtime].into_iter().flatten().find(|path| is_writable_memory(path));
+    let in_memory =
+        [Some(PathBuf::from("/dev/shm")), runtime].into_iter().flatten().find(|path| is_writable_memory(path));
     in_memory.map_or_else(|| (env::temp_dir(), false), |path| (path, true))
 }
 
 #[cfg(target_os = "linux")]
 fn is_writable_memory(path: &Path) -> bool {
     /// `statfs`' `f_type` of tmpfs (linux/magic.h).
-    const TMPFS: i64 = 0x0102_1994;
-    rustix::fs::statfs(path).is_ok_and(|system| i64::from(system.f_type) == TMPFS)
+    const TMPFS: u64 = 0x0102_1994;
+    rustix::fs::statfs(path).is_ok_and(|system| u64::try_from(system.f_type) == Ok(TMPFS))
         && rustix::fs::access(path, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK).is_ok()
 }
 
@@ -90,24 +95,31 @@ fn is_writable_memory(_: &Path) -> bool {
 /// Removes our own directories whose process is gone, or is this one: then the number was given out anew.
 fn remove_stale(base: &Path) {
     for entry in fs::read_dir(base).into_iter().flatten().flatten() {
-        let Some(process) = entry.file_name().to_str().and_then(|name| name.strip_prefix(PREFIX)?.parse::<i32>().ok()) else { continue };
+        let Some(process) = entry.file_name().to_str().and_then(|name| name.strip_prefix(PREFIX)?.parse::<u32>().ok())
+        else {
+            continue;
+        };
         // A link, or another user's directory, may be a trap: others can write to the base, too.
-        let ours = fs::symlink_metadata(entry.path()).is_ok_and(|entry| entry.is_dir() && entry.uid() == geteuid().as_raw());
+        let ours =
+            fs::symlink_metadata(entry.path()).is_ok_and(|entry| entry.is_dir() && entry.uid() == geteuid().as_raw());
         if ours && is_gone(process) {
             match fs::remove_dir_all(entry.path()) {
-                Ok(()) => eprintln!("removed {}, which a `dev` that was killed had left behind", entry.path().display()),
+                Ok(()) => {
+                    remark(format_args!(
+                        "removed {}, which a `dev` that was killed had left behind",
+                        entry.path().display()
+                    ));
+                }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => eprintln!("{} could not be removed: {error}", entry.path().display()),
+                Err(error) => remark(format_args!("{} could not be removed: {error}", entry.path().display())),
             }
         }
     }
 }
 
-fn is_gone(process: i32) -> bool {
-    if i64::from(process) == i64::from(std::process::id()) {
-        return true;
-    }
-    Pid::from_raw(process).is_none_or(|pid| process > 0 && test_kill_process(pid) == Err(rustix::io::Errno::SRCH))
+fn is_gone(process: u32) -> bool {
+    let pid = i32::try_from(process).ok().filter(|process| *process > 0).and_then(Pid::from_raw);
+    process == std::process::id() || pid.is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH))
 }
 
 #[cfg(test)]
@@ -119,14 +131,34 @@ mod tests {
         let base = env::temp_dir().join(format!("strongroom-stale-{}", std::process::id()));
         fs::create_dir(&base).unwrap();
         // The largest process id of Linux is 2^22.
-        for name in ["strongroom-dev-4194305", "strongroom-dev-1", "strongroom-dev-x", "strongroom-dev--5", "other-4194305"] {
+        for name in [
+            "strongroom-dev-4194305",
+            "strongroom-dev-1",
+            "strongroom-dev-x",
+            "strongroom-dev--5",
+            "strongroom-dev-0",
+            "strongroom-dev-4294967296",
+            "other-4194305",
+        ] {
             fs::create_dir(base.join(name)).unwrap();
         }
         std::os::unix::fs::symlink(&base, base.join("strongroom-dev-4194306")).unwrap();
         remove_stale(&base);
-        let mut left: Vec<_> = fs::read_dir(&base).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut left: Vec<_> =
+            fs::read_dir(&base).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         left.sort();
         fs::remove_dir_all(&base).unwrap();
-        assert_eq!(left, ["other-4194305", "strongroom-dev--5", "strongroom-dev-1", "strongroom-dev-4194306", "strongroom-dev-x"]);
+        assert_eq!(
+            left,
+            [
+                "other-4194305",
+                "strongroom-dev--5",
+                "strongroom-dev-0",
+                "strongroom-dev-1",
+                "strongroom-dev-4194306",
+                "strongroom-dev-4294967296",
+                "strongroom-dev-x"
+            ]
+        );
     }
 }

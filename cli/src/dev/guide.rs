@@ -29,7 +29,9 @@ pub(super) fn text(world: &World, directory: &Directory) -> String {
         ("Read the secret:", format!("{strongroom} get {SECRET}#password")),
         (
             "Change it:",
-            format!("printf '{{\"username\":\"app\",\"password\":\"changed at %s\"}}' \"$(date +%T)\" | {strongroom} put {SECRET} --fields -"),
+            format!(
+                "printf '{{\"username\":\"app\",\"password\":\"changed at %s\"}}' \"$(date +%T)\" | {strongroom} put {SECRET} --fields -"
+            ),
         ),
         ("See that its file has changed:", format!("cat {}; echo", quoted(&directory.files().join("db/password")))),
     ];
@@ -47,7 +49,9 @@ pub(super) fn text(world: &World, directory: &Directory) -> String {
 /// How this program is called: by its name where the shell finds this very file by it, else by its path.
 fn program() -> String {
     let Ok(path) = env::current_exe() else { return "strongroom".to_owned() };
-    let on_path = env::var_os("PATH").and_then(|all| env::split_paths(&all).map(|directory| directory.join("strongroom")).find(|path| path.is_file()));
+    let on_path = env::var_os("PATH").and_then(|all| {
+        env::split_paths(&all).map(|directory| directory.join("strongroom")).find(|path| path.is_file())
+    });
     let same = |other: PathBuf| fs::canonicalize(other).ok() == fs::canonicalize(&path).ok();
     if on_path.is_some_and(same) { "strongroom".to_owned() } else { quoted(&path) }
 }

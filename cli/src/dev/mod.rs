@@ -6,11 +6,13 @@
 
 mod directory;
 mod guide;
+mod progress;
+mod tokens;
 mod world;
 
 use crate::{
     failure::{Exit, Failure},
-    output::write,
+    output::{remark, write},
 };
 use clap::Args;
 use directory::Directory;
@@ -46,32 +48,37 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if !arguments.listen.is_loopback() {
         return Err(Failure::usage(
-            format_args!("`dev` does not listen on {}: its keys and its token are for this machine only", arguments.listen),
+            format_args!(
+                "`dev` does not listen on {}: its keys and its token are for this machine only",
+                arguments.listen
+            ),
             "Leave --listen out, or give 127.0.0.1 or ::1. To serve others, see `strongroom-server init`.",
         ));
     }
-    process::log(&arguments.log).map_err(|_| Failure::usage("--log has no such level", "Give off, error, warn, info, debug or trace."))?;
+    process::log(&arguments.log)
+        .map_err(|_| Failure::usage("--log has no such level", "Give off, error, warn, info, debug or trace."))?;
     process::harden();
     // These two outlive the runtime, so that no task has a connection to a database that is gone, or writes to a directory that is.
-    let directory = Directory::make().map_err(failure)?;
+    let directory = Directory::make().map_err(|error| failure(&error))?;
     let mut database = None;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| failure(error.into()))?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| failure(&error.into()))?;
     let result = runtime.block_on(until_signal(arguments, &directory, &mut database));
     drop(runtime);
     // A private PostgreSQL ends at once: its data go with it.
     drop(database);
     drop(directory);
-    eprintln!("ended");
-    result.map_err(failure)
+    result.map_err(|error| failure(&error))?;
+    remark("ended");
+    Ok(())
 }
 
-fn failure(error: anyhow::Error) -> Failure {
+fn failure(error: &anyhow::Error) -> Failure {
     let remedy = error.downcast_ref::<Remedy>().map(|remedy| remedy.0);
     let causes: Vec<String> = error.chain().skip(usize::from(remedy.is_some())).map(ToString::to_string).collect();
-    let failure = Failure::new(Exit::Failed, causes.join(": "));
     match remedy {
-        Some(remedy) => failure.remedy(remedy),
-        None => failure,
+        Some(remedy) => Failure::new(Exit::Failed, causes.join(": ")).remedy(remedy),
+        None => Failure::advised(Exit::Failed, &causes.join(": ")),
     }
 }
 
@@ -85,12 +92,16 @@ impl std::fmt::Display for Remedy {
     }
 }
 
-async fn until_signal(arguments: &Arguments, directory: &Directory, database: &mut Option<Database>) -> anyhow::Result<()> {
+async fn until_signal(
+    arguments: &Arguments,
+    directory: &Directory,
+    database: &mut Option<Database>,
+) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let mut world = tokio::select! {
         biased;
         () = signals.next() => {
-            eprintln!("\nending before it was up …");
+            remark("\nending before it was up …");
             return Ok(());
         }
         world = World::start(arguments.listen, arguments.port, directory, database) => world?,
@@ -101,7 +112,7 @@ async fn until_signal(arguments: &Arguments, directory: &Directory, database: &m
         () = signals.next() => None,
         error = world.watch() => Some(error),
     };
-    eprintln!("\nending …");
+    remark("\nending …");
     tokio::select! {
         () = world.stop() => {}
         // Asked twice: what is left ends with the process.

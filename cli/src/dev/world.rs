@@ -1,19 +1,16 @@
 //! Everything that `dev` runs: started in order, ended in the reverse one.
 
-use super::{Remedy, directory::Directory};
+use super::{Remedy, directory::Directory, progress::Progress, tokens::Tokens};
 use crate::{
-    output::{Paint, plain},
+    output::{Paint, remark},
     profile::Profile,
 };
 use anyhow::Context as _;
 use std::{
     collections::BTreeMap,
     fs,
-    io::Write as _,
     net::{IpAddr, SocketAddr},
-    os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
-    sync::Arc,
+    path::PathBuf,
     time::Duration,
 };
 use strongroom_agent::{Settings as AgentSettings, Storage, run_with, wait_for_files};
@@ -23,8 +20,8 @@ use strongroom_api::{
     agent::{AgentConfig, AgentFile, FileMode, FileName, Format},
 };
 use strongroom_client::{Client, Credential, PutOptions};
-use strongroom_core::{Action, Clock as _, FieldName, Payload, Reference, Scope, SecretBytes, SecretPath, SystemClock};
-use strongroom_local::{Database, Issuer, Pod, PostgresOptions};
+use strongroom_core::{Action, FieldName, Payload, Reference, Scope, SecretBytes, SecretPath, SystemClock};
+use strongroom_local::{Database, Issuer, PostgresOptions};
 use strongroom_server::{Server, Settings, app::Origin, init::Init, open_app, operations::claim::claim};
 use tokio::{
     sync::{oneshot, watch},
@@ -37,8 +34,6 @@ use uuid::Uuid;
 const NAME: &str = "dev";
 /// How long the admin's token lives.
 pub(super) const TOKEN_HOURS: i64 = 24;
-/// How long the stand-in's tokens live: the shortest that Kubernetes gives out. They are renewed at four fifths of it, as the kubelet does.
-const POD_TOKEN_LIFE: Duration = Duration::from_secs(600);
 /// How long the agent may take for the first files.
 const AGENT_PATIENCE: u16 = 60;
 /// How often the files are looked at.
@@ -69,10 +64,13 @@ impl World {
         let progress = Progress::begin();
         // As for tests: the data end with us, so waiting for the disk would gain nothing.
         let database = &*database.insert(Database::from_env_or_private(PostgresOptions::for_tests()).await?);
-        progress.done("database", &match database {
-            Database::Given { .. } => "the one that STRONGROOM_DATABASE_URL names".to_owned(),
-            Database::Private(postgres) => format!("PostgreSQL in {}", postgres.socket_directory().display()),
-        });
+        progress.done(
+            "database",
+            &match database {
+                Database::Given { .. } => "the one that STRONGROOM_DATABASE_URL names".to_owned(),
+                Database::Private(postgres) => format!("PostgreSQL in {}", postgres.socket_directory().display()),
+            },
+        );
 
         let settings = settings(listen, port, directory, database)?;
         let admin_token = claim_admin(&settings).await.map_err(|error| with_advice(error, database))?;
@@ -81,13 +79,22 @@ impl World {
         progress.done("server", &url);
 
         let ca_bundle = fs::read_to_string(directory.ca()).context("cannot read the CA just made")?;
-        let profile = Profile { server: url.clone(), ca: "server/ca.crt".into(), token: SecretText::from_bytes(admin_token.duplicate()) };
+        let profile = Profile {
+            server: url.clone(),
+            ca: "server/ca.crt".into(),
+            token: SecretText::from_bytes(admin_token.duplicate()),
+        };
         profile.create(&directory.profile()).context("cannot write the profile")?;
-        let client = Client::builder(&url).ca_bundle(&ca_bundle).credential(Credential::Static(admin_token.duplicate())).build()?;
+        let client = Client::builder(&url)
+            .ca_bundle(&ca_bundle)
+            .credential(Credential::Static(admin_token.duplicate()))
+            .build()?;
 
         let issuer = Issuer::new("https://dev.cluster.invalid");
         let trust = Trust::OfflineKeys { keys: issuer.jwks() };
-        let cluster = client.create_cluster(&NewCluster { name: NAME.to_owned(), issuer: issuer.url().to_owned(), trust }).await?;
+        let cluster = client
+            .create_cluster(&NewCluster { name: NAME.to_owned(), issuer: issuer.url().to_owned(), trust })
+            .await?;
         progress.done("cluster", "a stand-in that issues pods' tokens");
 
         let path = SecretPath::parse(SECRET).expect("a well-formed path");
@@ -97,7 +104,7 @@ impl World {
         client.create_grant(&NewGrant { principal: WORKLOAD.to_owned(), actions: vec![Action::Read], scope }).await?;
         progress.done("secret", &format!("{SECRET}, for {WORKLOAD}"));
 
-        let tokens = Tokens { issuer: Arc::new(issuer), audience: cluster.audience, path: directory.token() };
+        let tokens = Tokens { issuer, audience: cluster.audience, path: directory.token() };
         tokens.write()?;
         let config = agent_config(url, ca_bundle, directory)?;
         let (stop_agent, stopped) = oneshot::channel();
@@ -112,7 +119,10 @@ impl World {
         };
         let started = Instant::now();
         while wait_for_files(&config, Duration::ZERO).is_err() {
-            anyhow::ensure!(started.elapsed() < Duration::from_secs(AGENT_PATIENCE.into()), "the agent wrote no files; --log info says more");
+            anyhow::ensure!(
+                started.elapsed() < Duration::from_secs(AGENT_PATIENCE.into()),
+                "the agent wrote no files; --log info says more"
+            );
             tokio::select! {
                 error = world.failure() => return Err(error),
                 () = sleep(LOOK_EVERY) => {}
@@ -144,7 +154,7 @@ impl World {
             }
             let now = fs::read_link(&data).ok();
             if now.is_some() && now != shown {
-                eprintln!("{}", Paint::stderr().faint(&format!("{SECRET} changed; its files show the new version")));
+                remark(Paint::stderr().faint(&format!("{SECRET} changed; its files show the new version")));
                 shown = now;
             }
         }
@@ -167,30 +177,6 @@ impl World {
             },
             ended = &mut self.tokens => ended.unwrap_or_else(|_| anyhow::anyhow!("the stand-in cluster ended")),
         }
-    }
-}
-
-/// One line for each thing that is up, on standard error.
-struct Progress {
-    paint: Paint,
-}
-
-impl Progress {
-    fn begin() -> Self {
-        let paint = Paint::stderr();
-        eprintln!("{}", paint.faint("starting …"));
-        Self { paint }
-    }
-
-    fn done(&self, part: &str, text: &str) {
-        eprintln!("{}", self.paint.faint(&format!("  {part:<9} {}", plain(text))));
-    }
-
-    fn end(&self, directory: &Directory) {
-        if !directory.is_in_memory() {
-            eprintln!("{}", self.paint.faint("  note      this system has no directory in memory; the sample secret is written to a disk"));
-        }
-        eprintln!();
     }
 }
 
@@ -240,13 +226,17 @@ fn with_advice(error: anyhow::Error, database: &Database) -> anyhow::Error {
 
 /// The sample secret; the password is random.
 fn sample() -> Payload {
-    let field = |name: &str, value: String| (FieldName::parse(name).expect("a well-formed name"), SecretBytes::from(value));
-    let fields = BTreeMap::from([field("username", "app".to_owned()), field("password", Uuid::new_v4().simple().to_string())]);
+    let field =
+        |name: &str, value: String| (FieldName::parse(name).expect("a well-formed name"), SecretBytes::from(value));
+    let fields =
+        BTreeMap::from([field("username", "app".to_owned()), field("password", Uuid::new_v4().simple().to_string())]);
     Payload::fields(fields).expect("two short texts")
 }
 
 fn agent_config(server: String, ca_bundle: String, directory: &Directory) -> anyhow::Result<AgentConfig> {
-    let text = |path: PathBuf| path.into_os_string().into_string().map_err(|_| anyhow::anyhow!("the directory's path is not text"));
+    let text = |path: PathBuf| {
+        path.into_os_string().into_string().map_err(|_| anyhow::anyhow!("the directory's path is not text"))
+    };
     let file = |name: &str, format| AgentFile {
         name: FileName::parse(name).expect("a well-formed name"),
         secret: Reference::parse(SECRET).expect("a well-formed reference"),
@@ -274,39 +264,4 @@ async fn run_agent(config: AgentConfig, storage: Storage, stopped: oneshot::Rece
         let _ = stopped.await;
     };
     Ok(run_with(config, settings, shutdown).await?)
-}
-
-/// The kubelet's part: a projected token in a file, renewed in time.
-struct Tokens {
-    issuer: Arc<Issuer>,
-    audience: String,
-    path: PathBuf,
-}
-
-impl Tokens {
-    /// Renews the token for ever; returns when that fails.
-    async fn keep_fresh(self) -> anyhow::Error {
-        loop {
-            sleep(POD_TOKEN_LIFE * 4 / 5).await;
-            if let Err(error) = self.write() {
-                return error;
-            }
-        }
-    }
-
-    /// Replaces the file at once, so that no reader sees a part of a token.
-    fn write(&self) -> anyhow::Result<()> {
-        let token = self.issuer.token(&Pod::of("demo", "app"), &self.audience, SystemClock.now());
-        let life = time::Duration::try_from(POD_TOKEN_LIFE).expect("ten minutes are no overflow");
-        let token = SecretBytes::from(token.lifetime(life).sign());
-        write_new(&self.path.with_extension("new"), &token)
-            .and_then(|()| fs::rename(self.path.with_extension("new"), &self.path))
-            .with_context(|| format!("cannot write {}", self.path.display()))
-    }
-}
-
-fn write_new(path: &Path, content: &SecretBytes) -> std::io::Result<()> {
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o400).open(path)?;
-    // Exposed to the agent that logs in with it.
-    file.write_all(content.expose_bytes())
 }

@@ -85,6 +85,12 @@ pub async fn looked(app: &App, caller: &Caller, grant: Grant, resource: String) 
     app.audit.commit(event).await
 }
 
+/// A name as events may have it: anything but a plain one is a caller's free text, which has no place there.
+pub fn plain(name: &str) -> &str {
+    let is_plain = (1..=253).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+    if is_plain { name } else { "(malformed)" }
+}
+
 /// Passes an outcome on. A mutation that was allowed and yet did not happen leaves its event here, since its transaction left none.
 pub async fn audited<T>(
     app: &App,

@@ -2,7 +2,7 @@
 
 use super::{
     authorization::{authorize, rules},
-    change::{Change, audited, looked},
+    change::{Change, audited, looked, plain},
 };
 use crate::{
     app::{App, Caller},
@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 /// Registers a cluster.
 pub async fn create(app: &App, caller: &Caller, new: NewCluster) -> Result<Cluster, Failure> {
-    let resource = format!("cluster:{}", new.name);
+    let resource = format!("cluster:{}", plain(&new.name));
     let outcome = try_create(app, caller, new).await;
     audited(app, caller, Action::ManageClusters, resource, outcome).await
 }
@@ -79,7 +79,7 @@ pub async fn list(app: &App, caller: &Caller) -> Result<Vec<Cluster>, Failure> {
 /// Removes a cluster; its name is never given out again. Its pods' sessions end by themselves, within 15 minutes.
 pub async fn delete(app: &App, caller: &Caller, name: &str) -> Result<(), Failure> {
     let outcome = try_delete(app, caller, name).await;
-    audited(app, caller, Action::ManageClusters, format!("cluster:{name}"), outcome).await
+    audited(app, caller, Action::ManageClusters, format!("cluster:{}", plain(name)), outcome).await
 }
 
 async fn try_delete(app: &App, caller: &Caller, name: &str) -> Result<(), Failure> {

@@ -1,6 +1,6 @@
 //! Free-text Cedar policies of a project.
 
-use super::change::{Change, audited, look};
+use super::change::{Change, audited, look, plain};
 use crate::{
     app::{App, Caller},
     failure::Failure,
@@ -15,7 +15,7 @@ const MAX_OPEN: usize = 100;
 
 /// Writes a policy, or replaces the one of its name.
 pub async fn put(app: &App, caller: &Caller, policy: Policy) -> Result<Policy, Failure> {
-    let resource = format!("policy:{}", policy.project);
+    let resource = format!("policy:{}/{}", policy.project, plain(&policy.name));
     let outcome = try_put(app, caller, policy).await;
     audited(app, caller, Action::ManagePolicies, resource, outcome).await
 }
@@ -64,7 +64,7 @@ pub async fn list(app: &App, caller: &Caller, project: &ProjectName) -> Result<V
 /// Removes a policy.
 pub async fn delete(app: &App, caller: &Caller, project: &ProjectName, name: &str) -> Result<(), Failure> {
     let outcome = try_delete(app, caller, project, name).await;
-    audited(app, caller, Action::ManagePolicies, format!("policy:{project}"), outcome).await
+    audited(app, caller, Action::ManagePolicies, format!("policy:{project}/{}", plain(name)), outcome).await
 }
 
 async fn try_delete(app: &App, caller: &Caller, project: &ProjectName, name: &str) -> Result<(), Failure> {

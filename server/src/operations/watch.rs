@@ -17,6 +17,9 @@ use tokio::{sync::watch::Receiver, time::Instant};
 
 /// At least this often something is sent, so that both sides notice a connection that is only half there.
 const HEARTBEAT: Duration = Duration::from_secs(15);
+/// After so many quiet heartbeats the stream looks at everything it watches: a notification may have been lost, or a grant may be new. It is much cheaper
+/// here than a poll by the agent, which would cost a connection, a session check and an audit event.
+const QUIET_HEARTBEATS: u32 = 4;
 
 /// What a stream sends.
 #[derive(Debug)]
@@ -39,8 +42,9 @@ pub struct Stream {
     watched: BTreeMap<SecretPath, Vec<Known>>,
     ends_at: Instant,
     stop: Receiver<bool>,
-    /// Changes found before the first wait.
+    /// What to look at before the next wait.
     pending: Vec<SecretPath>,
+    quiet: u32,
     ended: bool,
 }
 
@@ -81,6 +85,7 @@ pub async fn begin(app: Arc<App>, caller: Caller, request: Watch) -> Result<Stre
         watched,
         ends_at: Instant::now() + left,
         pending,
+        quiet: 0,
         ended: false,
     })
 }
@@ -98,7 +103,14 @@ impl Stream {
                     () = stopped(&mut self.stop) => Err(EndReason::ServerStops),
                     () = tokio::time::sleep_until(self.ends_at) => Err(EndReason::SessionEnded),
                     changed = self.watcher.changed() => Ok(changed),
-                    () = tokio::time::sleep(HEARTBEAT) => return Some(Event::Heartbeat),
+                    () = tokio::time::sleep(HEARTBEAT) => {
+                        self.quiet += 1;
+                        if self.quiet >= QUIET_HEARTBEATS {
+                            self.quiet = 0;
+                            self.pending = self.watched.keys().cloned().collect();
+                        }
+                        return Some(Event::Heartbeat);
+                    }
                 };
                 match woken {
                     Ok(changed) => changed.into_iter().collect(),
