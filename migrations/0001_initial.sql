@@ -109,8 +109,11 @@ CREATE TABLE clusters (
 
 -- Names of clusters are never reused: roles name clusters by name.
 CREATE TABLE cluster_names (
-    name       text        COLLATE "C" PRIMARY KEY,
-    retired_at timestamptz NOT NULL
+    name           text        COLLATE "C" PRIMARY KEY,
+    retired_at     timestamptz NOT NULL,
+    mac_generation integer     NOT NULL,
+    mac_layout     smallint    NOT NULL,
+    mac            bytea       NOT NULL
 );
 
 CREATE TABLE roles (

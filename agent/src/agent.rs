@@ -1,37 +1,45 @@
-//! The loop: fetch everything, write it, watch for changes, fetch what changed.
+//! The agent's life: a start that brings all files or fails at its deadline, and then the loop that keeps them fresh.
+
+mod follow;
 
 use crate::{
-    files::{Files, Trouble, kind},
+    files::{Accepted, Cure, Fetched, Files, Trouble, kind},
     plan::{ConfigError, Plan},
+    queue::Queue,
     sink::{SinkError, Storage},
 };
 use std::{collections::BTreeSet, convert::Infallible, future::Future, time::Duration};
-use strongroom_api::{agent::AgentConfig, watch::EndReason};
-use strongroom_client::{Backoff, Client, Error, WatchEvent, WatchStream};
+use strongroom_api::agent::AgentConfig;
+use strongroom_client::{Backoff, Client, Error};
 use thiserror::Error;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
-use tracing::{debug, error, info, instrument, warn};
-
-/// Changes that come within this time of the first are written in one swap with it.
-const COALESCE: Duration = Duration::from_millis(20);
-
-/// How long the old files stay after a swap, for an app that is just opening them.
-const GRACE: Duration = Duration::from_millis(50);
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tracing::{info, instrument, warn};
 
 /// What is the same for all pods; the defaults are meant for them.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     /// Which file systems values may be written to.
     pub storage: Storage,
-    /// How often the server is asked although the watch is silent; each time up to a fifth more or less.
+    /// How often the server is asked for the values themselves where no watch is open, where it has an older version than is held, and once
+    /// after it was away; each time up to a fifth more or less.
     pub poll: Duration,
+    /// How long a watch is kept open before it is opened anew, up to a fifth more or less. The server looks again by itself while it is open.
+    pub reopen: Duration,
     /// The waits between tries.
     pub backoff: Backoff,
+    /// The shortest wait, up to a fifth more, before a start asks again for a secret that was refused or does not exist.
+    pub refused: Duration,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { storage: Storage::MemoryOnly, poll: Duration::from_mins(1), backoff: Backoff::default() }
+        Self {
+            storage: Storage::MemoryOnly,
+            poll: Duration::from_mins(1),
+            reopen: Duration::from_mins(10),
+            backoff: Backoff::default(),
+            refused: Duration::from_secs(5),
+        }
     }
 }
 
@@ -87,10 +95,22 @@ struct Agent {
     settings: Settings,
     client: Client,
     files: Files,
-    /// Groups to fetch as soon as the server can be reached.
-    pending: BTreeSet<usize>,
-    /// What is wrong with everything and was logged.
+    /// Groups to read.
+    queue: Queue,
+    /// When the server is asked although no change was announced.
+    poll_at: Instant,
+    /// When old files that wait to be removed are looked after.
+    sweep_at: Instant,
+    /// Reads that failed as a whole, in a row.
+    failures: u32,
+    /// Sweeps that failed, in a row.
+    failed_sweeps: u32,
+    /// The server was away: it may come back with another database, whose numbers tell nothing. The next poll asks for everything.
+    doubtful: bool,
+    /// What is wrong with reading or writing, and was logged.
     outage: Option<String>,
+    /// What is wrong with the watch, and was logged.
+    watch_outage: Option<String>,
 }
 
 /// Why everything stands still.
@@ -99,195 +119,92 @@ enum Failure {
     Sink(SinkError),
 }
 
-/// Why the agent stopped listening to a watch.
-enum Wake {
-    Poll,
-    Ended(EndReason),
-    Failed(Failure),
-}
-
 impl Agent {
     fn new(plan: Plan, settings: Settings) -> Result<Self, RunError> {
-        let (server, deadline_seconds) = (plan.config.server.clone(), plan.config.wait_deadline_seconds);
-        let client = plan.client()?;
-        let files = Files::open(plan, settings.storage)?;
-        Ok(Self { server, deadline_seconds, settings, client, files, pending: BTreeSet::new(), outage: None })
+        let now = Instant::now();
+        Ok(Self {
+            server: plan.config.server.clone(),
+            deadline_seconds: plan.config.wait_deadline_seconds,
+            settings,
+            client: plan.client()?,
+            files: Files::open(plan, settings.storage)?,
+            queue: Queue::default(),
+            poll_at: now,
+            sweep_at: now,
+            failures: 0,
+            failed_sweeps: 0,
+            doubtful: false,
+            outage: None,
+            watch_outage: None,
+        })
     }
 
     async fn run(mut self) -> Result<Infallible, RunError> {
         if self.files.are_complete() {
             info!("the files of an earlier run are there; they stay until the server has newer ones");
-            self.pending = self.files.everything();
+            self.queue.add(self.files.everything(), Instant::now());
         } else {
             self.start().await?;
         }
         self.follow().await
     }
 
-    /// Brings all files for the first time, or fails at the deadline.
+    /// Brings all files for the first time, or fails at the deadline. What was read is kept until the rest can be read too, and not asked for
+    /// again: a pod that waits for one grant must not read its other secrets, and fill the audit log with it, all the while.
     #[instrument(skip_all)]
     async fn start(&mut self) -> Result<(), RunError> {
         let seconds = self.deadline_seconds;
         let deadline = Instant::now() + Duration::from_secs(seconds.into());
         let mut cause = format!("{} did not answer", self.server);
-        let mut logged = String::new();
-        for attempt in 0.. {
-            let Ok(fetched) = timeout_at(deadline, self.files.fetch(&self.client, &self.files.everything())).await
+        let (mut accepted, mut logged) = (Vec::<Accepted>::new(), BTreeSet::new());
+        self.queue.add(self.files.everything(), Instant::now());
+        while let Some(next) = self.queue.next() {
+            if timeout_at(deadline, sleep_until(next)).await.is_err() {
+                return Err(RunError::Deadline { seconds, cause });
+            }
+            let due = self.queue.due(Instant::now());
+            let Ok(Fetched { answers, stopped }) = timeout_at(deadline, self.files.fetch(&self.client, &due)).await
             else {
-                break;
+                return Err(RunError::Deadline { seconds, cause });
             };
-            let (trouble, asked) = match fetched {
-                Ok(fetched) => match self.files.apply(fetched)? {
-                    None => return Ok(()),
-                    Some(trouble) => (trouble, Duration::ZERO),
-                },
-                Err(error) => {
-                    (Trouble { kind: kind(&error), text: error.to_string() }, error.retry_after().unwrap_or_default())
+            let (fit, troubles) = self.files.accept(answers);
+            fit.iter().for_each(|one| self.queue.done(one.index));
+            accepted.extend(fit);
+            for (index, trouble) in troubles {
+                if self.files.has(index) {
+                    // Its files are there and stay.
+                    self.queue.done(index);
+                    self.files.note(index, trouble);
+                    continue;
                 }
-            };
-            cause = trouble.text;
-            if logged != trouble.kind {
-                warn!(cause, "no secrets yet; trying again");
-                logged = trouble.kind;
+                self.put_off_at_start(index, &trouble);
+                if logged.insert((Some(index), trouble.kind)) {
+                    warn!(cause = trouble.text, "no secrets yet; trying again");
+                }
+                cause = trouble.text;
             }
-            let pause = self.pause(attempt) + asked.min(self.settings.backoff.cap);
-            if timeout_at(deadline, sleep(pause)).await.is_err() {
-                break;
+            if let Some(error) = stopped {
+                let failure = Failure::Server(error);
+                self.queue.hold_until(Instant::now() + self.pause_after(&failure, self.failures));
+                self.failures += 1;
+                let kind;
+                (kind, cause) = failure.kind_and_cause();
+                if logged.insert((None, kind)) {
+                    warn!(cause, "no secrets yet; trying again");
+                }
+            } else {
+                self.failures = 0;
             }
         }
-        Err(RunError::Deadline { seconds, cause })
+        self.files.write(&accepted).failed.map_or(Ok(()), |error| Err(error.into()))
     }
 
-    /// Keeps the files fresh, for ever.
-    #[instrument(skip_all)]
-    async fn follow(mut self) -> Result<Infallible, RunError> {
-        let mut attempt = 0;
-        let mut poll_at = self.next_poll();
-        loop {
-            if let Err(failure) = self.refresh().await {
-                self.report_outage(&failure);
-                sleep(self.pause_after(&failure, attempt)).await;
-                attempt += 1;
-                continue;
-            }
-            let opened = Instant::now();
-            let wake = match self.client.watch(self.files.watched()).await {
-                Ok(mut stream) => self.listen(&mut stream, poll_at).await,
-                Err(error) => Wake::Failed(Failure::Server(error)),
-            };
-            if opened.elapsed() > self.settings.backoff.cap {
-                attempt = 0;
-            }
-            let silent = matches!(wake, Wake::Poll);
-            let until = match wake {
-                Wake::Poll => Instant::now(),
-                Wake::Ended(EndReason::SessionEnded) => Instant::now() + self.pause(attempt),
-                Wake::Ended(reason) => {
-                    debug!(?reason, "the watch ended; watching again");
-                    // Spread out from the first time on: a server that stops says this to all its agents at once.
-                    Instant::now() + self.pause(attempt.max(3))
-                }
-                Wake::Failed(failure) => {
-                    self.report_outage(&failure);
-                    let lasting = matches!(&failure, Failure::Server(error) if !error.is_retryable());
-                    if lasting { poll_at } else { Instant::now() + self.pause_after(&failure, attempt) }
-                }
-            };
-            attempt += 1;
-            sleep_until(until.min(poll_at)).await;
-            if Instant::now() >= poll_at {
-                poll_at = self.next_poll();
-                if silent {
-                    // Watching anew tells the server what is held, so that it announces whatever the old stream may have lost.
-                    attempt = 0;
-                } else {
-                    // No watch is open: ask for the values themselves.
-                    self.pending = self.files.everything();
-                }
-            }
-        }
-    }
-
-    /// Acts on a watch's events until it ends or the poll is due.
-    async fn listen(&mut self, stream: &mut WatchStream, poll_at: Instant) -> Wake {
-        let mut ended = None;
-        loop {
-            let event = tokio::select! {
-                event = stream.next() => event,
-                () = sleep_until(poll_at) => return Wake::Poll,
-            };
-            self.take_in(event, &mut ended);
-            if !self.pending.is_empty() {
-                let until = Instant::now() + COALESCE;
-                while ended.is_none()
-                    && let Ok(event) = timeout_at(until, stream.next()).await
-                {
-                    self.take_in(event, &mut ended);
-                }
-                if let Err(failure) = self.refresh().await {
-                    return Wake::Failed(failure);
-                }
-            }
-            if let Some(wake) = ended {
-                return wake;
-            }
-        }
-    }
-
-    fn take_in(&mut self, event: Option<Result<WatchEvent, Error>>, ended: &mut Option<Wake>) {
-        match event {
-            Some(Ok(WatchEvent::Change(change))) => {
-                self.recovered();
-                debug!(secret = %change.path, version = change.version, "a change was announced");
-                self.pending.extend(self.files.behind(&change));
-            }
-            Some(Ok(WatchEvent::End(end))) => *ended = Some(Wake::Ended(end.reason)),
-            Some(Ok(_)) => self.recovered(),
-            Some(Err(error)) => *ended = Some(Wake::Failed(Failure::Server(error))),
-            None => *ended = Some(Wake::Ended(EndReason::Other)),
-        }
-    }
-
-    /// Fetches and writes what is pending.
-    async fn refresh(&mut self) -> Result<(), Failure> {
-        if self.pending.is_empty() {
-            return Ok(());
-        }
-        let fetched = self.files.fetch(&self.client, &self.pending).await.map_err(Failure::Server)?;
-        if let Err(error) = self.files.apply(fetched) {
-            // Whatever happened to the directory: next time all of it is written.
-            self.pending = self.files.everything();
-            return Err(Failure::Sink(error));
-        }
-        self.recovered();
-        self.pending.clear();
-        if self.files.has_retired() {
-            sleep(GRACE).await;
-            self.files.sweep().map_err(Failure::Sink)?;
-        }
-        Ok(())
-    }
-
-    fn report_outage(&mut self, failure: &Failure) {
-        let (kind, cause) = match failure {
-            Failure::Server(error) => (kind(error), error.to_string()),
-            Failure::Sink(error) => (error.to_string(), error.to_string()),
-        };
-        if self.outage.as_ref() == Some(&kind) {
-            debug!(cause, "still so");
-            return;
-        }
-        match failure {
-            Failure::Server(_) => warn!(cause, "the files stay as they are; trying again"),
-            Failure::Sink(_) => error!(cause, "the files stay as they are; trying again"),
-        }
-        self.outage = Some(kind);
-    }
-
-    fn recovered(&mut self) {
-        if self.outage.take().is_some() {
-            info!("all is well again; the files are fresh");
-        }
+    /// What only somebody can cure is not asked for many times a second by each pod that waits for it.
+    fn put_off_at_start(&mut self, index: usize, trouble: &Trouble) {
+        let Settings { backoff, refused, .. } = self.settings;
+        let floor = if trouble.cure == Cure::Time { Duration::ZERO } else { refused };
+        let pause = |failures| floor.mul_f64(1.0 + 0.2 * fastrand::f64()) + backoff.delay(failures, fastrand::f64());
+        self.queue.put_off(index, Instant::now(), pause);
     }
 
     fn pause(&self, attempt: u32) -> Duration {
@@ -302,8 +219,19 @@ impl Agent {
         };
         self.pause(attempt) + asked.min(self.settings.backoff.cap)
     }
+}
 
-    fn next_poll(&self) -> Instant {
-        Instant::now() + self.settings.poll.mul_f64(0.8 + 0.4 * fastrand::f64())
+impl Failure {
+    /// What is the same about failures that are logged once, and the cause for people.
+    fn kind_and_cause(&self) -> (String, String) {
+        match self {
+            Self::Server(error) => (kind(error), error.to_string()),
+            Self::Sink(error) => (error.to_string(), error.to_string()),
+        }
     }
+}
+
+/// A time, a fifth more or less: many agents that began together do not stay together.
+fn around(time: Duration) -> Duration {
+    time.mul_f64(0.8 + 0.4 * fastrand::f64())
 }

@@ -1,7 +1,7 @@
 //! The files as a whole: what they should show, what they show, and how one becomes the other.
 
 use crate::{
-    held::Held,
+    held::{Held, Version},
     plan::{Group, Plan},
     render::{Content, render},
     sink::{Output, Sink, SinkError, Storage, Swap},
@@ -21,23 +21,48 @@ pub(crate) struct Files {
     sink: Sink,
     held: Held,
     /// What is wrong and was logged, by group.
-    troubles: BTreeMap<usize, String>,
+    troubles: BTreeMap<usize, Trouble>,
 }
 
 /// Why one group's files stay as they are.
+#[derive(Clone)]
 pub(crate) struct Trouble {
     /// The same trouble is logged once.
     pub(crate) kind: String,
     pub(crate) text: String,
+    pub(crate) cure: Cure,
 }
 
-/// What the server answered, by group.
-pub(crate) type Fetched = Vec<(usize, Result<Versioned, Error>)>;
+/// What would help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cure {
+    /// Time may: the server failed with this one.
+    Time,
+    /// Another version: the server has an older one. Its numbers may come a second time, so its word on what changed is not enough.
+    NewerVersion,
+    /// Somebody must do something: grant, put, or change the configuration.
+    Somebody,
+}
+
+/// What the server answered, by group, until an error that concerns everything.
+pub(crate) struct Fetched {
+    pub(crate) answers: Vec<(usize, Result<Versioned, Error>)>,
+    pub(crate) stopped: Option<Error>,
+}
+
+/// What became of what was accepted.
+#[derive(Default)]
+pub(crate) struct Written {
+    /// The groups whose files show it now.
+    pub(crate) done: Vec<usize>,
+    /// Why the others' do not.
+    pub(crate) failed: Option<SinkError>,
+}
 
 /// One group that can be written.
-struct Accepted {
-    index: usize,
-    version: u64,
+pub(crate) struct Accepted {
+    pub(crate) index: usize,
+    version: Version,
     contents: Vec<(FileName, Content)>,
 }
 
@@ -55,11 +80,21 @@ impl Files {
 
     /// Whether every file is there, of whatever version.
     pub(crate) fn are_complete(&self) -> bool {
-        self.plan.groups.iter().all(|group| self.held.version(&group.key()) > 0)
+        (0..self.plan.groups.len()).all(|index| self.has(index))
+    }
+
+    /// Whether a group's files are there, of whatever version.
+    pub(crate) fn has(&self, index: usize) -> bool {
+        self.held.version(&self.plan.groups[index].key()).is_some()
+    }
+
+    /// Whether no secret's files stay as they are against the configuration's wish.
+    pub(crate) fn are_untroubled(&self) -> bool {
+        self.troubles.is_empty()
     }
 
     /// Whether old files wait to be removed.
-    pub(crate) fn has_retired(&self) -> bool {
+    pub(crate) fn have_retired(&self) -> bool {
         self.sink.has_retired()
     }
 
@@ -73,67 +108,56 @@ impl Files {
         (0..self.plan.groups.len()).collect()
     }
 
-    /// The groups that a change concerns and that do not show it yet.
+    /// The groups of which the server has an older version than is held.
+    pub(crate) fn ahead_of_server(&self) -> BTreeSet<usize> {
+        let ahead = self.troubles.iter().filter(|(_, trouble)| trouble.cure == Cure::NewerVersion);
+        ahead.map(|(index, _)| *index).collect()
+    }
+
+    /// The groups that a change concerns and that do not show it yet, as far as its number can tell.
     pub(crate) fn behind(&self, change: &Change) -> Vec<usize> {
         let groups = self.plan.groups.iter().enumerate();
-        let behind = groups.filter(|(_, group)| {
+        let behind = groups.filter(|(index, group)| {
             let version = group.read.version.to_string();
             let concerned = group.read.path == change.path && change.alias.as_deref().unwrap_or("current") == version;
-            concerned && change.version != self.held.version(&group.key())
+            concerned && (change.version != self.number(group) || self.troubles.contains_key(index))
         });
         behind.map(|(index, _)| index).collect()
     }
 
-    /// What to watch, and what is held of it.
+    /// What to watch, and what is held of it. Where the server's version is older, what is held is none of its versions: it then announces
+    /// whatever it has, also a number that is held of another time.
     pub(crate) fn watched(&self) -> Vec<Watched> {
         let version =
             |selector: &VersionSelector| (*selector != VersionSelector::Current).then(|| selector.to_string());
-        let watched = self.plan.groups.iter().map(|group| Watched {
+        let ahead = self.ahead_of_server();
+        let watched = self.plan.groups.iter().enumerate().map(|(index, group)| Watched {
             path: group.read.path.clone(),
             version: version(&group.read.version),
-            held: self.held.version(&group.key()),
+            held: if ahead.contains(&index) { 0 } else { self.number(group) },
         });
         watched.collect()
     }
 
-    /// Reads these groups. Where one cannot be reached, none can: that is the error; what concerns one secret only is in the list.
-    pub(crate) async fn fetch(&self, client: &Client, groups: &BTreeSet<usize>) -> Result<Fetched, Error> {
-        let mut fetched = Vec::with_capacity(groups.len());
+    /// Reads these groups. Where one cannot be reached, none can: the rest is not tried then. What concerns one secret only is in the answers.
+    pub(crate) async fn fetch(&self, client: &Client, groups: &BTreeSet<usize>) -> Fetched {
+        let mut answers = Vec::with_capacity(groups.len());
         for index in groups {
-            let result = client.read(&self.plan.groups[*index].read).await;
-            match result {
-                Err(error) if concerns_everything(&error) => return Err(error),
-                result => fetched.push((*index, result)),
+            match client.read(&self.plan.groups[*index].read).await {
+                Err(error) if concerns_everything(&error) => return Fetched { answers, stopped: Some(error) },
+                result => answers.push((*index, result)),
             }
         }
-        Ok(fetched)
-    }
-
-    /// Writes what can be written, in one swap. Where something cannot, its files stay as they are, and that is logged once; where it has
-    /// none yet, nothing is written and that is the answer.
-    pub(crate) fn apply(&mut self, fetched: Fetched) -> Result<Option<Trouble>, SinkError> {
-        let (accepted, mut troubles) = self.accept(fetched);
-        let missing = troubles.iter().position(|(index, _)| self.held.version(&self.plan.groups[*index].key()) == 0);
-        if let Some(missing) = missing {
-            return Ok(Some(troubles.swap_remove(missing).1));
-        }
-        for Accepted { index, .. } in &accepted {
-            self.troubles.remove(index);
-        }
-        for (index, trouble) in troubles {
-            if self.troubles.get(&index) != Some(&trouble.kind) {
-                warn!(cause = trouble.text, "a secret's files stay as they are");
-                self.troubles.insert(index, trouble.kind);
-            }
-        }
-        self.write(accepted)?;
-        Ok(None)
+        Fetched { answers, stopped: None }
     }
 
     /// Sorts what was fetched into what can be written and what cannot.
-    fn accept(&self, fetched: Fetched) -> (Vec<Accepted>, Vec<(usize, Trouble)>) {
+    pub(crate) fn accept(
+        &self,
+        answers: Vec<(usize, Result<Versioned, Error>)>,
+    ) -> (Vec<Accepted>, Vec<(usize, Trouble)>) {
         let (mut accepted, mut troubles) = (Vec::new(), Vec::new());
-        for (index, result) in fetched {
+        for (index, result) in answers {
             let group = &self.plan.groups[index];
             match self.accept_one(group, result) {
                 Ok((version, contents)) => accepted.push(Accepted { index, version, contents }),
@@ -143,66 +167,119 @@ impl Files {
         (accepted, troubles)
     }
 
+    /// Remembers what is wrong with a group, and logs it once.
+    pub(crate) fn note(&mut self, index: usize, trouble: Trouble) {
+        if self.troubles.get(&index).is_none_or(|known| known.kind != trouble.kind) {
+            warn!(cause = trouble.text, "a secret's files stay as they are");
+        }
+        self.troubles.insert(index, trouble);
+    }
+
+    /// Writes everything accepted in one swap; all other files stay. Where the volume has no room for all of it at once, it has for one secret
+    /// after the other: the old files of each make room for the next.
+    pub(crate) fn write(&mut self, accepted: &[Accepted]) -> Written {
+        let each_alone = match self.write_together(accepted) {
+            Ok(()) => return Written { done: accepted.iter().map(|one| one.index).collect(), failed: None },
+            Err(SinkError::Full) if self.are_complete() => accepted,
+            Err(error) => return Written { done: Vec::new(), failed: Some(error) },
+        };
+        debug!("no room for all changes at once; writing one secret after the other");
+        let mut written = Written::default();
+        for one in each_alone {
+            match self.write_together(std::slice::from_ref(one)) {
+                Ok(()) => written.done.push(one.index),
+                // One that does not fit keeps no other from being written.
+                Err(error) => written.failed = written.failed.or(Some(error)),
+            }
+        }
+        written
+    }
+
+    fn write_together(&mut self, accepted: &[Accepted]) -> Result<(), SinkError> {
+        if accepted.is_empty() {
+            return Ok(());
+        }
+        let (mut held, mut contents, mut sizes) = (self.held.clone(), BTreeMap::new(), Vec::new());
+        for one in accepted {
+            held.set(&self.plan.groups[one.index].key(), one.version);
+            contents.extend(one.contents.iter().map(|(name, content)| (name, content)));
+            sizes.push(one.contents.iter().flat_map(|(_, content)| content.sizes()).collect::<Vec<_>>());
+        }
+        let versions = held.to_json();
+        self.sink.check_room(&sizes, versions.len())?;
+        let files = self.plan.groups.iter().flat_map(|group| &group.files);
+        let outputs: Vec<_> = files
+            .map(|file| Output {
+                name: file.name.clone(),
+                mode: file.mode,
+                content: contents.get(&file.name).copied(),
+            })
+            .collect();
+        let swap = self.sink.replace(&outputs, &versions)?;
+        for Accepted { index, version, .. } in accepted {
+            let (secret, version) = (self.plan.groups[*index].key(), version.number);
+            match swap {
+                Swap::Written => info!(%secret, version, "written"),
+                Swap::Unchanged => debug!(%secret, version, "unchanged"),
+            }
+            if self.troubles.remove(index).is_some() {
+                info!(%secret, "this secret's files are fresh again");
+            }
+        }
+        self.held = held;
+        Ok(())
+    }
+
     fn accept_one(
         &self,
         group: &Group,
         result: Result<Versioned, Error>,
-    ) -> Result<(u64, Vec<(FileName, Content)>), Trouble> {
+    ) -> Result<(Version, Vec<(FileName, Content)>), Trouble> {
         let key = group.key();
-        let secret = result.map_err(|error| Trouble { kind: kind(&error), text: format!("{key}: {error}") })?;
-        let held = self.held.version(&key);
+        let secret = result.map_err(|error| Trouble {
+            kind: kind(&error),
+            text: format!("{key}: {error}"),
+            cure: if is_servers_fault(&error) { Cure::Time } else { Cure::Somebody },
+        })?;
+        let version = Version::of(&secret);
         // A number is a version for ever, and a free alias is moved by people, backwards too where they want that.
         let only_forward = matches!(key.version, VersionSelector::Current | VersionSelector::Previous);
-        if only_forward && secret.version < held {
+        if let Some(held) = self.held.version(&key)
+            && only_forward
+            && version.is_older_than(held)
+        {
             let text = format!(
-                "{key}: the server has version {}, older than {held}, which is held; its database may have been set back",
-                secret.version
+                "{key}: the server has version {}, older than {}, which is held; its database may have been set back",
+                version.number, held.number
             );
-            return Err(Trouble { kind: "older".to_owned(), text });
+            return Err(Trouble { kind: "older".to_owned(), text, cure: Cure::NewerVersion });
         }
         let mut contents = Vec::with_capacity(group.files.len());
         for file in &group.files {
             let content = render(file, &secret.payload).map_err(|error| Trouble {
                 kind: error.to_string(),
-                text: format!("{key} version {} as {}: {error}", secret.version, file.name),
+                text: format!("{key} version {} as {}: {error}", version.number, file.name),
+                cure: Cure::Somebody,
             })?;
             contents.push((file.name.clone(), content));
         }
-        Ok((secret.version, contents))
+        Ok((version, contents))
     }
 
-    /// One swap with everything accepted; all other files stay.
-    fn write(&mut self, accepted: Vec<Accepted>) -> Result<(), SinkError> {
-        if accepted.is_empty() {
-            return Ok(());
-        }
-        let mut held = self.held.clone();
-        let (mut contents, mut written) = (BTreeMap::new(), Vec::new());
-        for Accepted { index, version, contents: files } in accepted {
-            let key = self.plan.groups[index].key();
-            held.set(&key, version);
-            written.push((key, version));
-            contents.extend(files);
-        }
-        let files = self.plan.groups.iter().flat_map(|group| &group.files);
-        let outputs = files
-            .map(|file| Output { name: file.name.clone(), mode: file.mode, content: contents.remove(&file.name) })
-            .collect();
-        let swap = self.sink.replace(outputs, &held.to_json())?;
-        for (secret, version) in written {
-            match swap {
-                Swap::Written => info!(%secret, version, "written"),
-                Swap::Unchanged => debug!(%secret, version, "unchanged"),
-            }
-        }
-        self.held = held;
-        Ok(())
+    /// The number of the version held, 0 for none.
+    fn number(&self, group: &Group) -> u64 {
+        self.held.version(&group.key()).map_or(0, |version| version.number)
     }
 }
 
 fn concerns_everything(error: &Error) -> bool {
     error.is_retryable()
         || matches!(error.kind(), ErrorKind::TokenFile | ErrorKind::Unauthenticated | ErrorKind::Configuration)
+}
+
+/// Whether the server, or something before it, failed with a request that may be right: it is worth another try, but not a quick one.
+pub(crate) fn is_servers_fault(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Server | ErrorKind::Protocol)
 }
 
 /// What is the same about errors that are logged once.

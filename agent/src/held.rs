@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use strongroom_api::agent::AgentConfig;
+use strongroom_client::Versioned;
 use strongroom_core::Reference;
 
 /// References and versions, no values. They hold for one instance at one address: another server's version 1 is not older than this one's 5.
@@ -11,7 +12,28 @@ use strongroom_core::Reference;
 pub(crate) struct Held {
     server: String,
     instance: String,
-    versions: BTreeMap<String, u64>,
+    versions: BTreeMap<String, Version>,
+}
+
+/// A version as it is told from others. The number alone is not enough: a server whose database was set back gives numbers a second time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Version {
+    pub(crate) number: u64,
+    /// When the server made it, in microseconds since 1970.
+    pub(crate) created_at: i64,
+}
+
+impl Version {
+    pub(crate) fn of(secret: &Versioned) -> Self {
+        let micros = secret.created_at.unix_timestamp_nanos() / 1_000;
+        Self { number: secret.version, created_at: i64::try_from(micros).expect("years of four digits fit") }
+    }
+
+    /// Whether this one came before `other`. A lower number that was made later did not: it is a new version in a database that was set back.
+    pub(crate) fn is_older_than(self, other: Self) -> bool {
+        self.number < other.number && self.created_at <= other.created_at
+    }
 }
 
 impl Held {
@@ -28,12 +50,12 @@ impl Held {
         }
     }
 
-    /// The version held, 0 for none.
-    pub(crate) fn version(&self, key: &Reference) -> u64 {
-        self.versions.get(&key.to_string()).copied().unwrap_or(0)
+    /// The version held.
+    pub(crate) fn version(&self, key: &Reference) -> Option<Version> {
+        self.versions.get(&key.to_string()).copied()
     }
 
-    pub(crate) fn set(&mut self, key: &Reference, version: u64) {
+    pub(crate) fn set(&mut self, key: &Reference, version: Version) {
         self.versions.insert(key.to_string(), version);
     }
 
@@ -45,5 +67,20 @@ impl Held {
 
     pub(crate) fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("texts and numbers are JSON")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn older_is_what_has_a_lower_number_and_was_not_made_later() {
+        let held = Version { number: 7, created_at: 700 };
+        for (number, created_at, older) in
+            [(6, 600, true), (6, 700, true), (6, 701, false), (7, 700, false), (7, 600, false), (8, 600, false)]
+        {
+            assert_eq!(Version { number, created_at }.is_older_than(held), older, "{number} {created_at}");
+        }
     }
 }

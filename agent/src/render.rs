@@ -52,6 +52,14 @@ pub fn render(file: &AgentFile, payload: &Payload) -> Result<Content, RenderErro
 }
 
 impl Content {
+    /// The size of each file in bytes.
+    pub(crate) fn sizes(&self) -> Vec<usize> {
+        match self {
+            Self::File(bytes) => vec![bytes.len()],
+            Self::Directory(files) => files.values().map(SecretBytes::len).collect(),
+        }
+    }
+
     /// Whether both hold the same. Compared here only, between what is written and what is to be written: no attacker times it.
     pub(crate) fn same(&self, other: &Self) -> bool {
         match (self, other) {

@@ -6,6 +6,8 @@
 //! directory/db -> ..data/db       what the app opens
 //! ```
 //!
+//! A file that stays as it is becomes a second link to the same file in the new set, so a swap needs room only for what changes.
+//!
 //! Every step works on single names beneath one directory descriptor and follows no link. What stands where our own entries belong and is not
 //! ours is never replaced: it may have been planted to lead a value elsewhere.
 
@@ -17,7 +19,7 @@ use rustix::{
     io::Errno,
 };
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     os::fd::{AsFd, OwnedFd},
     os::unix::fs::{DirBuilderExt, PermissionsExt},
 };
@@ -32,9 +34,6 @@ const DATA: &str = "..data";
 const VERSIONS: &str = "..versions";
 const SET_PREFIX: &str = "..set-";
 const LINK_PREFIX: &str = "..link-";
-/// `statfs`' `f_type` of tmpfs and ramfs (linux/magic.h).
-const MEMORY_FILE_SYSTEMS: [u64; 2] = [0x0102_1994, 0x8584_58f6];
-
 /// Which file systems values may be written to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Storage {
@@ -85,9 +84,21 @@ pub enum SinkError {
         /// Which entry.
         name: FileName,
     },
-    /// No room. A swap holds both the old and the new files for a moment.
-    #[error("no room for the files: the volume must hold them twice for a moment; raise its size limit")]
+    /// No room. A swap holds what changes twice for a moment.
+    #[error("no room for the files: the volume must hold what changes twice for a moment; raise its size limit")]
     Full,
+    /// The files would fit, but could never be changed.
+    #[error(
+        "the volume is too small: its size limit is {limit} bytes, of which {free} are free, and {needed} are needed: all files once, and those of the largest secret twice while it changes; raise the volume's size limit"
+    )]
+    TooSmall {
+        /// The size of the volume in bytes.
+        limit: u64,
+        /// How much of it is free, in bytes.
+        free: u64,
+        /// How much is needed, in bytes.
+        needed: u64,
+    },
     /// Anything else the system refused.
     #[error("could not {doing}: {cause}")]
     System {
@@ -100,13 +111,13 @@ pub enum SinkError {
 
 /// One entry of the directory.
 #[derive(Debug)]
-pub struct Output {
+pub struct Output<'a> {
     /// Its name.
     pub name: FileName,
     /// Its mode, or that of the files in it.
     pub mode: FileMode,
     /// What it holds; `None` keeps what is there.
-    pub content: Option<Content>,
+    pub content: Option<&'a Content>,
 }
 
 /// What [`Sink::replace`] did.
@@ -141,10 +152,7 @@ impl Sink {
         // The volume's own path is the pod's business and may lead over links; beneath it none is followed.
         let directory = fs::open(path, tree::DIRECTORY.difference(fs::OFlags::NOFOLLOW), Mode::empty())
             .map_err(|error| failed(&error))?;
-        let kind = fs::fstatfs(&directory).map_err(|error| failed(&error))?.f_type;
-        #[expect(clippy::cast_sign_loss, reason = "the kernel's magic numbers are bit patterns of 32 bits")]
-        let in_memory = MEMORY_FILE_SYSTEMS.contains(&(kind as u64 & 0xffff_ffff));
-        if !in_memory && storage == Storage::MemoryOnly {
+        if storage == Storage::MemoryOnly && !is_in_memory(&directory).map_err(|error| failed(&error))? {
             return Err(SinkError::NotInMemory { path: path.to_owned() });
         }
         match fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
@@ -171,56 +179,67 @@ impl Sink {
         }))
     }
 
+    /// Before the first files are written: whether the volume can hold them and still be changed. `groups` are the sizes of the files that
+    /// change together, `versions` the size of what is kept about them. One group more must fit, not all: where several change at once and
+    /// there is no room for that, they can be replaced one after the other.
+    pub fn check_room(&self, groups: &[Vec<usize>], versions: usize) -> Result<(), SinkError> {
+        if self.current()?.is_some() {
+            return Ok(());
+        }
+        let volume = fs::fstatvfs(&self.directory).doing("look at the volume's size")?;
+        let block = volume.f_frsize;
+        if volume.f_blocks == 0 || block == 0 {
+            // A tmpfs without a limit.
+            return Ok(());
+        }
+        let blocks = |size: usize| (size as u64).div_ceil(block);
+        let groups = groups.iter().map(|sizes| sizes.iter().copied().map(blocks).sum::<u64>());
+        let needed = groups.clone().sum::<u64>() + groups.max().unwrap_or(0) + 2 * blocks(versions);
+        if needed <= volume.f_bavail {
+            return Ok(());
+        }
+        let bytes = |blocks: u64| blocks.saturating_mul(block);
+        Err(SinkError::TooSmall {
+            limit: bytes(volume.f_blocks),
+            free: bytes(volume.f_bavail),
+            needed: bytes(needed),
+        })
+    }
+
     /// Makes the directory hold exactly `outputs`, in one swap. `versions` is kept beside them. The old files stay, out of sight, until
     /// [`Self::sweep`] or the next swap.
-    pub fn replace(&mut self, outputs: Vec<Output>, versions: &[u8]) -> Result<Swap, SinkError> {
-        self.sweep()?;
-        self.check_links(&outputs)?;
+    pub fn replace(&mut self, outputs: &[Output<'_>], versions: &[u8]) -> Result<Swap, SinkError> {
+        if let Err(error) = self.sweep() {
+            // It costs room, no more; whoever asks for a sweep is told.
+            debug!(%error, "old files are still there");
+        }
+        self.check_links(outputs)?;
         let current = self.current()?;
-        let names: BTreeSet<_> = outputs.iter().map(|output| output.name.as_str().to_owned()).collect();
-        let (mut changed, mut contents) = (current.is_none(), BTreeMap::new());
-        if let Some((_, set)) = &current {
-            let there = tree::names(set)?;
-            changed |= there.iter().any(|name| name != VERSIONS && !names.contains(name));
+        let old = current.as_ref().map(|(_, set)| set);
+        let names: BTreeSet<_> = outputs.iter().map(|output| output.name.as_str()).collect();
+        let mut changed = old.is_none();
+        if let Some(set) = old {
+            changed |= tree::names(set)?.iter().any(|name| name != VERSIONS && !names.contains(name.as_str()));
         }
-        for Output { name, mode, content } in outputs {
-            let old = match &current {
-                Some((_, set)) => tree::read(set, name.as_str(), mode)?,
-                None => None,
-            };
-            let content = match (content, old) {
-                (Some(new), Some((old, mode_fits))) => {
-                    changed |= !mode_fits || !new.same(&old);
-                    new
-                }
-                (Some(new), None) => {
-                    changed = true;
-                    new
-                }
-                (None, Some((old, mode_fits))) => {
-                    changed |= !mode_fits;
-                    old
-                }
-                (None, None) => return Err(SinkError::NothingToKeep { name }),
-            };
-            contents.insert(name, (mode, content));
+        for output in outputs {
+            changed |= differs(old, output)?;
         }
-        match &current {
-            Some((_, set)) if !changed => {
+        match old {
+            Some(set) if !changed => {
                 self.replace_versions(set, versions)?;
                 self.arrange_links(&names)?;
                 Ok(Swap::Unchanged)
             }
             _ => {
-                self.swap(&contents, versions)?;
-                self.retired = current.is_some();
+                self.swap(old, outputs, versions)?;
+                self.retired |= old.is_some();
                 self.arrange_links(&names)?;
                 Ok(Swap::Written)
             }
         }
     }
 
-    /// Whether old files wait to be removed.
+    /// Whether old files wait to be removed: those of before the last swap, or what an earlier [`Self::sweep`] could not remove.
     pub fn has_retired(&self) -> bool {
         self.retired
     }
@@ -260,7 +279,7 @@ impl Sink {
     }
 
     /// Before anything is written: whatever stands at our names is ours.
-    fn check_links(&self, outputs: &[Output]) -> Result<(), SinkError> {
+    fn check_links(&self, outputs: &[Output<'_>]) -> Result<(), SinkError> {
         for Output { name, .. } in outputs {
             match self.link(name.as_str())? {
                 Some(target) if target != link_target(name.as_str()) => {
@@ -272,13 +291,19 @@ impl Sink {
         Ok(())
     }
 
-    fn swap(&self, contents: &BTreeMap<FileName, (FileMode, Content)>, versions: &[u8]) -> Result<(), SinkError> {
+    fn swap(
+        &mut self,
+        old: Option<&OwnedFd>,
+        outputs: &[Output<'_>],
+        versions: &[u8],
+    ) -> Result<(), SinkError> {
         let set = temporary(SET_PREFIX);
-        let result = self.write_set(&set, contents, versions).and_then(|()| self.point_at(DATA, &set));
+        let result = self.write_set(&set, old, outputs, versions).and_then(|()| self.point_at(DATA, &set));
         if result.is_err() {
             // Half-written values do not stay; the error that matters is the first.
             if let Err(error) = tree::remove(&self.directory, &set) {
-                warn!(%error, "half-written files could not be removed");
+                warn!(%error, "half-written files could not be removed; trying again later");
+                self.retired = true;
             }
         }
         result
@@ -287,12 +312,20 @@ impl Sink {
     fn write_set(
         &self,
         name: &str,
-        contents: &BTreeMap<FileName, (FileMode, Content)>,
+        old: Option<&OwnedFd>,
+        outputs: &[Output<'_>],
         versions: &[u8],
     ) -> Result<(), SinkError> {
         let set = tree::make_directory(&self.directory, name)?;
-        for (name, (mode, content)) in contents {
-            tree::write(&set, name.as_str(), *mode, content)?;
+        for Output { name, mode, content } in outputs {
+            match (content, old) {
+                (Some(content), _) => tree::place(&set, old, name.as_str(), *mode, content)?,
+                (None, Some(old_set)) => {
+                    let (kept, _) = tree::read(old_set, name.as_str(), *mode)?.ok_or_else(|| nothing(name))?;
+                    tree::place(&set, old, name.as_str(), *mode, &kept)?;
+                }
+                (None, None) => return Err(nothing(name)),
+            }
         }
         tree::write_bytes(&set, VERSIONS, FileMode::OWNER, versions)?;
         tree::finish_directory(&set)
@@ -321,7 +354,7 @@ impl Sink {
     }
 
     /// Makes the links that the app opens, and removes those whose files left the configuration.
-    fn arrange_links(&self, names: &BTreeSet<String>) -> Result<(), SinkError> {
+    fn arrange_links(&self, names: &BTreeSet<&str>) -> Result<(), SinkError> {
         for name in names {
             if self.link(name)?.is_none() {
                 self.point_at(name, &link_target(name))?;
@@ -329,7 +362,7 @@ impl Sink {
         }
         for name in tree::names(&self.directory)? {
             if !name.starts_with("..")
-                && !names.contains(&name)
+                && !names.contains(name.as_str())
                 && matches!(self.link(&name), Ok(Some(target)) if target == link_target(&name))
             {
                 fs::unlinkat(&self.directory, name.as_str(), AtFlags::empty()).doing("remove a link")?;
@@ -338,23 +371,56 @@ impl Sink {
         Ok(())
     }
 
-    /// Removes sets and links that are not in use: a predecessor was killed between two steps.
+    /// Removes sets and links that are not in use: retired, or left by a predecessor that was killed between two steps. One that cannot be
+    /// removed keeps no other from it; the error is the first.
     fn clean(&self) -> Result<(), SinkError> {
-        let current = self.current()?.map(|(name, _)| name);
+        let current = self.current()?;
+        let shown = current.as_ref().map(|(name, _)| name);
+        let mut result = Ok(());
         for name in tree::names(&self.directory)? {
             let ours = is_temporary(&name, SET_PREFIX) || is_temporary(&name, LINK_PREFIX);
-            if ours && Some(&name) != current.as_ref() {
-                debug!(name, "removing what a killed agent left");
-                tree::remove(&self.directory, &name)?;
+            if ours && Some(&name) != shown {
+                debug!(name, "removing old files");
+                result = result.and(tree::remove(&self.directory, &name));
             }
         }
-        if let Some((_, set)) = self.current()? {
-            for name in tree::names(&set)?.iter().filter(|name| is_temporary(name, LINK_PREFIX)) {
-                tree::remove(&set, name)?;
+        if let Some((_, set)) = &current {
+            for name in tree::names(set)?.iter().filter(|name| is_temporary(name, LINK_PREFIX)) {
+                result = result.and(tree::remove(set, name));
             }
         }
-        Ok(())
+        result
     }
+}
+
+/// Whether an entry is not as it should be.
+fn differs(old: Option<&OwnedFd>, Output { name, mode, content }: &Output<'_>) -> Result<bool, SinkError> {
+    let old = old.map_or(Ok(None), |set| tree::read(set, name.as_str(), *mode))?;
+    match (content, old) {
+        (Some(new), Some((old, mode_fits))) => Ok(!mode_fits || !new.same(&old)),
+        (Some(_), None) => Ok(true),
+        (None, Some((_, mode_fits))) => Ok(!mode_fits),
+        (None, None) => Err(nothing(name)),
+    }
+}
+
+fn nothing(name: &FileName) -> SinkError {
+    SinkError::NothingToKeep { name: name.clone() }
+}
+
+/// Whether the directory is on a tmpfs or ramfs, by `statfs`' `f_type` (linux/magic.h).
+#[cfg(target_os = "linux")]
+fn is_in_memory(directory: &impl AsFd) -> rustix::io::Result<bool> {
+    const MEMORY_FILE_SYSTEMS: [u64; 2] = [0x0102_1994, 0x8584_58f6];
+    #[expect(clippy::cast_sign_loss, reason = "the kernel's magic numbers are bit patterns of 32 bits")]
+    let kind = fs::fstatfs(directory)?.f_type as u64;
+    Ok(MEMORY_FILE_SYSTEMS.contains(&(kind & 0xffff_ffff)))
+}
+
+/// Other systems have numbers of their own; there only a directory that may be on a disk will do.
+#[cfg(not(target_os = "linux"))]
+fn is_in_memory(_: &impl AsFd) -> rustix::io::Result<bool> {
+    Ok(false)
 }
 
 fn link_target(name: &str) -> String {

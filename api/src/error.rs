@@ -60,6 +60,7 @@ codes! {
     UnsupportedMediaType = "unsupported_media_type", 415, "The body's content type is not application/json.", "Send JSON with `content-type: application/json`.";
     BadPolicy = "bad_policy", 422, "The policy does not parse, does not fit the schema, or reaches outside its project.", "See `detail` for the position.";
     UnprocessableContent = "unprocessable_content", 422, "The body is well-formed but says something that cannot be.", "See `detail`.";
+    OutcomeUnknown = "outcome_unknown", 500, "The write was sent and its outcome is not known: it may have happened.", "Look at what is there before you try again.";
     Internal = "internal", 500, "The server failed.", "Look for the request id in the server's log.";
     Integrity = "integrity", 500, "A stored row is not what Strongroom wrote: it was changed, or the wrong key is in use.", "Look for the request id in the server's log; treat the database as tampered with.";
     Unavailable = "unavailable", 503, "Something the answer depends on is away: the database, the cluster's API, or room in a queue.", "Try again after `retry-after`.";

@@ -9,7 +9,7 @@ use strongroom_core::SecretPath;
 /// Most secrets in one watch.
 pub const MAX_WATCHED: usize = 200;
 
-/// What the caller watches and holds. A version that is newer than what it holds is announced at once.
+/// What the caller watches and holds. Where the version is another than the one held, that is announced at once.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Watch {

@@ -51,6 +51,8 @@ actions! {
     CreateProject = "create-project",
     /// Register and remove clusters.
     ManageClusters = "manage-clusters",
+    /// Remove or replace a project's forbid policy: whoever manages a project's policies may be the one it binds.
+    RemoveForbids = "remove-forbids",
     /// Exchange a credential for a session. Audited, never granted.
     Login = "login",
     /// Take over a new instance as its first admin. Audited, never granted.
@@ -67,7 +69,7 @@ impl Action {
     /// Actions on a project as a whole, which a grant may name for the whole project only.
     pub const ON_PROJECTS: [Self; 3] = [Self::ManageRoles, Self::ManageGrants, Self::ManagePolicies];
     /// Actions on the instance.
-    pub const ON_INSTANCE: [Self; 2] = [Self::CreateProject, Self::ManageClusters];
+    pub const ON_INSTANCE: [Self; 3] = [Self::CreateProject, Self::ManageClusters, Self::RemoveForbids];
 }
 
 impl std::str::FromStr for Action {

@@ -13,8 +13,8 @@ pub enum Decision {
     Allowed,
     /// Refused by policy, or because no policy allowed it.
     Denied,
-    /// The credential was refused: there was nothing to decide.
-    Unauthenticated,
+    /// The request failed by itself, before or beside any decision: malformed, or something it depends on was away or tampered with.
+    Undecided,
 }
 
 impl Decision {
@@ -23,7 +23,7 @@ impl Decision {
         match self {
             Self::Allowed => "allowed",
             Self::Denied => "denied",
-            Self::Unauthenticated => "unauthenticated",
+            Self::Undecided => "undecided",
         }
     }
 }

@@ -38,7 +38,7 @@ impl Workload {
     /// Parses the three names; each is a lower-case DNS name, as Kubernetes has them.
     pub fn parse(cluster: &str, namespace: &str, service_account: &str) -> Result<Self, BadIdentity> {
         for (part, name) in [("cluster", cluster), ("namespace", namespace), ("service account", service_account)] {
-            if !is_dns_name(name) {
+            if !is_kubernetes_name(name) {
                 return Err(BadIdentity::Name { part });
             }
         }
@@ -138,7 +138,8 @@ impl Identity {
     }
 }
 
-fn is_dns_name(name: &str) -> bool {
+/// Whether a text is a name as Kubernetes has them (a DNS subdomain): 1 to 253 characters of `a-z 0-9 . -`, with a letter or digit at both ends.
+pub fn is_kubernetes_name(name: &str) -> bool {
     let edge = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     (1..=MAX_NAME).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.'))

@@ -21,7 +21,7 @@ pub use audit::{AuditEvent, Decision};
 pub use bytes::SecretBytes;
 pub use clock::{Clock, FixedClock, SystemClock};
 pub use id::{ClusterId, GrantId, InstanceId, PolicyId, ProjectId, RoleId, SecretId, TokenId};
-pub use identity::{BadIdentity, Identity, PodIdentity, Workload};
+pub use identity::{BadIdentity, Identity, PodIdentity, Workload, is_kubernetes_name};
 pub use path::{BadPath, FolderPath, ProjectName, Scope, SecretPath};
 pub use payload::{BadPayload, FIELDS_MEDIA_TYPE, MAX_FIELDS, MAX_PAYLOAD, Payload};
 pub use principal::{BadPrincipal, MemberPattern, PrincipalRef, RoleName};

@@ -6,6 +6,8 @@ use thiserror::Error;
 
 /// Longest path in bytes.
 const MAX_PATH: usize = 512;
+/// Longest name of a project in bytes: the rest of a path must have room.
+const MAX_PROJECT: usize = 128;
 
 /// Why a text is not a path. The text itself is not repeated: it may be a value put in the wrong place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -32,6 +34,9 @@ pub enum BadPath {
     /// One segment only.
     #[error("a path names a project but no secret in it; write project/name")]
     ProjectOnly,
+    /// A project's name longer than 128 bytes.
+    #[error("a project's name is longer than {MAX_PROJECT} bytes")]
+    LongProject,
     /// More than one segment where a project's name is due.
     #[error("a project's name is one segment, without a slash")]
     NotOneSegment,
@@ -46,7 +51,8 @@ impl ProjectName {
     /// Parses one segment.
     pub fn parse(text: &str) -> Result<Self, BadPath> {
         match check(text)? {
-            1 => Ok(Self(text.to_owned())),
+            1 if text.len() <= MAX_PROJECT => Ok(Self(text.to_owned())),
+            1 => Err(BadPath::LongProject),
             _ => Err(BadPath::NotOneSegment),
         }
     }
@@ -67,6 +73,7 @@ impl SecretPath {
     pub fn parse(text: &str) -> Result<Self, BadPath> {
         match check(text)? {
             1 => Err(BadPath::ProjectOnly),
+            _ if text.find('/').is_some_and(|end| end > MAX_PROJECT) => Err(BadPath::LongProject),
             _ => Ok(Self(text.to_owned())),
         }
     }
@@ -107,7 +114,10 @@ impl FolderPath {
     pub fn parse(text: &str) -> Result<Self, BadPath> {
         let inner = text.strip_suffix('/').ok_or(BadPath::EmptySegment)?;
         check(inner)?;
-        Ok(Self(text.to_owned()))
+        match text.find('/') {
+            Some(end) if end > MAX_PROJECT => Err(BadPath::LongProject),
+            _ => Ok(Self(text.to_owned())),
+        }
     }
 
     /// The folder with its trailing slash.
@@ -253,6 +263,9 @@ mod tests {
         }
         assert_eq!(SecretPath::parse(&format!("p/{}", "a".repeat(511))), Err(BadPath::TooLong));
         assert!(SecretPath::parse(&format!("p/{}", "a".repeat(510))).is_ok());
+        assert_eq!(SecretPath::parse(&format!("{}/a", "p".repeat(129))), Err(BadPath::LongProject));
+        assert_eq!(FolderPath::parse(&format!("{}/", "p".repeat(129))), Err(BadPath::LongProject));
+        assert_eq!(ProjectName::parse(&"p".repeat(129)), Err(BadPath::LongProject));
     }
 
     #[test]

@@ -103,7 +103,7 @@ impl<T> Unverified<T> {
         Self { row, mac }
     }
 
-    /// What the row claims, for finding the key that it is to be checked with. Nothing else may be done with it.
+    /// What the row claims: for finding the key that it is to be checked with, or for refusing it sooner. Nothing may be allowed by it.
     pub fn claimed<C>(&self, pick: impl FnOnce(&T) -> C) -> C {
         pick(&self.row)
     }

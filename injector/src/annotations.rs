@@ -76,7 +76,6 @@ impl MountPath {
 const HIDING: &[&str] = &[
     "/etc",
     "/home",
-    "/lib64",
     "/media",
     "/mnt",
     "/opt",
@@ -85,6 +84,8 @@ const HIDING: &[&str] = &[
     "/run/secrets",
     "/srv",
     "/tmp",
+    "/usr",
+    "/usr/local",
     "/var",
     "/var/lib",
     "/var/run",
@@ -100,9 +101,18 @@ const NOTHING_BELOW: &[&str] = &[
     "/bin",
     "/sbin",
     "/lib",
+    "/lib32",
+    "/lib64",
     "/usr/bin",
     "/usr/sbin",
     "/usr/lib",
+    "/usr/lib32",
+    "/usr/lib64",
+    "/usr/libexec",
+    "/usr/local/bin",
+    "/usr/local/sbin",
+    "/usr/local/lib",
+    "/usr/share",
     "/run/secrets/kubernetes.io",
     "/var/run/secrets/kubernetes.io",
 ];
@@ -460,13 +470,22 @@ mod tests {
             "/dev/shm",
             "/run/secrets",
             "/var/run/secrets/kubernetes.io/serviceaccount",
+            "/usr",
+            "/usr/local",
+            "/usr/local/",
             "/usr/lib/x",
+            "/usr/lib64",
+            "/usr/local/bin/app",
+            "/usr/local/lib",
+            "/usr/share/zoneinfo",
+            "/lib32/x",
+            "/lib64/x",
             "/tmp",
         ] {
             assert_eq!(MountPath::parse(text), Err(BadMountPath::System), "{text:?}");
         }
         assert!(MountPath::parse("/").is_err());
-        for text in ["/secrets", "/vault/secrets", "/etc/app", "/run/secrets/strongroom", "/processes", "/var/run/app"]
+        for text in ["/secrets", "/vault/secrets", "/etc/app", "/run/secrets/strongroom", "/processes", "/var/run/app", "/usr/local/app/secrets", "/usr/src/app"]
         {
             assert_eq!(MountPath::parse(text).unwrap().as_str(), text);
         }

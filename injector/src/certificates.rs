@@ -15,10 +15,11 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, RwLock};
 use strongroom_core::SecretBytes;
 use thiserror::Error;
+use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
 /// How long a CA lives.
@@ -29,8 +30,11 @@ const CA_OVERLAP: Duration = Duration::days(60);
 const LEAF_LIFE: Duration = Duration::days(7);
 /// Certificates begin in the past, so that clocks that differ do not refuse them.
 const BACKDATE: Duration = Duration::hours(1);
-/// How long after the announcement API servers may not have seen it yet.
+/// How long after its publication API servers may not have seen a new CA yet.
 const PROPAGATION: Duration = Duration::minutes(10);
+
+/// The entry of the Secret that says since when the next CA is published.
+const PUBLISHED: &str = "published-at";
 
 /// The content of the Secret, by key.
 pub type Data = BTreeMap<String, Vec<u8>>;
@@ -40,7 +44,9 @@ pub type Data = BTreeMap<String, Vec<u8>>;
 #[non_exhaustive]
 pub enum CertificateError {
     /// A part of the Secret that is missing or cannot be read.
-    #[error("{entry} is missing or cannot be read; delete the Secret, and new certificates are made")]
+    #[error(
+        "{entry} is missing or cannot be read; delete the Secret and apply the injector's manifest, which has it empty: new certificates are made"
+    )]
     Entry {
         /// Its key in the Secret.
         entry: &'static str,
@@ -58,11 +64,19 @@ struct Pair {
     key: SecretBytes,
 }
 
+/// The CA after the issuing one.
+#[derive(Debug)]
+struct Next {
+    pair: Pair,
+    /// Since when it was seen in the live webhook configuration, each time.
+    published: Option<OffsetDateTime>,
+}
+
 /// All certificates of the webhook.
 #[derive(Debug)]
 pub struct Certificates {
     issuing: Pair,
-    next: Option<Pair>,
+    next: Option<Next>,
     previous: Option<CertificateDer<'static>>,
     leaf: Pair,
 }
@@ -76,6 +90,10 @@ pub enum Step {
     RenewLeaf,
     /// A next CA, published beside the issuing one.
     AnnounceNext,
+    /// The next CA is in the live webhook configuration: the time is noted.
+    NotePublished,
+    /// The next CA is there no longer: its time begins anew when it is back.
+    NoteUnpublished,
     /// The next CA becomes the issuing one, and the serving certificate comes from it.
     SwitchToNext,
     /// The previous CA has expired.
@@ -101,7 +119,10 @@ impl Certificates {
             |certificate, key| pair(data, certificate, key)?.ok_or(CertificateError::Entry { entry: certificate });
         Ok(Some(Self {
             issuing: required("ca.crt", "ca.key")?,
-            next: pair(data, "next-ca.crt", "next-ca.key")?,
+            next: match pair(data, "next-ca.crt", "next-ca.key")? {
+                Some(pair) => Some(Next { pair, published: instant(data, PUBLISHED)? }),
+                None => None,
+            },
             previous: certificate(data, "previous-ca.crt")?,
             leaf: required("tls.crt", "tls.key")?,
         }))
@@ -110,12 +131,17 @@ impl Certificates {
     /// The Secret's content. It holds the keys in clear: it goes into the Secret and nowhere else.
     pub fn expose_data(&self) -> Data {
         let mut data = Data::new();
-        let pairs = [("ca", Some(&self.issuing)), ("next-ca", self.next.as_ref()), ("tls", Some(&self.leaf))];
+        let next = self.next.as_ref();
+        let pairs = [("ca", Some(&self.issuing)), ("next-ca", next.map(|next| &next.pair)), ("tls", Some(&self.leaf))];
         for (name, pair) in pairs {
             if let Some(pair) = pair {
                 data.insert(format!("{name}.crt"), to_pem("CERTIFICATE", &pair.certificate).into_bytes());
                 data.insert(format!("{name}.key"), pair.key.expose_bytes().to_vec());
             }
+        }
+        if let Some(published) = next.and_then(|next| next.published) {
+            let text = published.format(&Rfc3339).expect("a year of four digits formats");
+            data.insert(PUBLISHED.to_owned(), text.into_bytes());
         }
         if let Some(previous) = &self.previous {
             data.insert("previous-ca.crt".to_owned(), to_pem("CERTIFICATE", previous).into_bytes());
@@ -135,11 +161,13 @@ impl Certificates {
             return Ok(if self.next.is_some() { Step::SwitchToNext } else { Step::StartOver });
         }
         if let Some(next) = &self.next {
-            let announced = validity(&next.certificate, "next-ca.crt")?.start + BACKDATE;
             let published =
-                !live.is_empty() && live.iter().all(|bundle| certificates_of(bundle).contains(&next.certificate));
-            if published && now >= announced + PROPAGATION {
-                return Ok(Step::SwitchToNext);
+                !live.is_empty() && live.iter().all(|bundle| certificates_of(bundle).contains(&next.pair.certificate));
+            match next.published {
+                None if published => return Ok(Step::NotePublished),
+                Some(_) if !published => return Ok(Step::NoteUnpublished),
+                Some(since) if now >= since + PROPAGATION => return Ok(Step::SwitchToNext),
+                _ => {}
             }
         } else if issuing.end - now < CA_OVERLAP {
             return Ok(Step::AnnounceNext);
@@ -153,8 +181,7 @@ impl Certificates {
         let trusted = self
             .authorities()
             .any(|authority| chains(&self.leaf.certificate, std::slice::from_ref(authority), host, now));
-        let due = leaf.start + (leaf.end - leaf.start) * 2 / 3;
-        Ok(if !trusted || now >= due { Step::RenewLeaf } else { Step::Keep })
+        Ok(if !trusted || now >= leaf.renewal() { Step::RenewLeaf } else { Step::Keep })
     }
 
     /// The certificates after `step`.
@@ -162,10 +189,12 @@ impl Certificates {
         Ok(match step {
             Step::Keep => self,
             Step::RenewLeaf => Self { leaf: new_leaf(&self.issuing, host, now)?, ..self },
-            Step::AnnounceNext => Self { next: Some(new_authority(now)?), ..self },
+            Step::AnnounceNext => Self { next: Some(Next { pair: new_authority(now)?, published: None }), ..self },
+            Step::NotePublished => Self { next: self.next.map(|next| Next { published: Some(now), ..next }), ..self },
+            Step::NoteUnpublished => Self { next: self.next.map(|next| Next { published: None, ..next }), ..self },
             Step::ForgetPrevious => Self { previous: None, ..self },
             Step::SwitchToNext => match self.next {
-                Some(next) => Self {
+                Some(Next { pair: next, .. }) => Self {
                     leaf: new_leaf(&next, host, now)?,
                     previous: Some(self.issuing.certificate),
                     issuing: next,
@@ -191,8 +220,15 @@ impl Certificates {
         CertifiedKey::from_der(vec![self.leaf.certificate.clone()], key, &provider).map_err(|_| unreadable)
     }
 
+    /// Whether `bundle` (PEM) holds the certificates of [`Self::bundle`] and no others; their order and what stands between them do not count.
+    pub fn published_by(&self, bundle: &[u8]) -> bool {
+        let live = certificates_of(bundle);
+        let ours: BTreeSet<&[u8]> = self.authorities().map(AsRef::as_ref).collect();
+        live.iter().map(AsRef::as_ref).collect::<BTreeSet<&[u8]>>() == ours
+    }
+
     fn authorities(&self) -> impl Iterator<Item = &CertificateDer<'static>> {
-        let next = self.next.as_ref().map(|pair| &pair.certificate);
+        let next = self.next.as_ref().map(|next| &next.pair.certificate);
         std::iter::once(&self.issuing.certificate).chain(next).chain(&self.previous)
     }
 }
@@ -205,6 +241,25 @@ impl Serving {
     /// From now on, connections get `certificate`.
     pub fn set(&self, certificate: CertifiedKey) {
         *self.0.write().expect("no holder of this lock panics") = Some(Arc::new(certificate));
+    }
+
+    /// Whether a client that trusts `bundle` (PEM) accepts, now, what is served for `host`.
+    pub fn trusted_by(&self, bundle: &[u8], host: &str, now: OffsetDateTime) -> bool {
+        self.leaf().is_some_and(|leaf| chains(&leaf, &certificates_of(bundle), host, now))
+    }
+
+    /// Whether what is served should have been renewed long ago: half of the time between that and its end has passed.
+    pub fn is_overdue(&self, now: OffsetDateTime) -> bool {
+        let validity = self.leaf().and_then(|leaf| validity(&leaf, "tls.crt").ok());
+        validity.is_some_and(|validity| {
+            let renewal = validity.renewal();
+            now >= renewal + (validity.end - renewal) / 2
+        })
+    }
+
+    fn leaf(&self) -> Option<CertificateDer<'static>> {
+        let serving = self.0.read().expect("no holder of this lock panics");
+        serving.as_ref()?.end_entity_cert().ok().map(|leaf| leaf.clone().into_owned())
     }
 }
 
@@ -235,6 +290,13 @@ pub(crate) fn to_pem(label: &str, der: &[u8]) -> String {
 struct Validity {
     start: OffsetDateTime,
     end: OffsetDateTime,
+}
+
+impl Validity {
+    /// When it is to be renewed.
+    fn renewal(&self) -> OffsetDateTime {
+        self.start + (self.end - self.start) * 2 / 3
+    }
 }
 
 fn validity(certificate: &CertificateDer<'_>, entry: &'static str) -> Result<Validity, CertificateError> {
@@ -332,6 +394,12 @@ fn certificate(data: &Data, entry: &'static str) -> Result<Option<CertificateDer
     Ok(Some(certificate))
 }
 
+fn instant(data: &Data, entry: &'static str) -> Result<Option<OffsetDateTime>, CertificateError> {
+    let Some(text) = data.get(entry) else { return Ok(None) };
+    let parsed = std::str::from_utf8(text).ok().and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok());
+    parsed.map(Some).ok_or(CertificateError::Entry { entry })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -383,11 +451,13 @@ mod tests {
             .unwrap()
             .take(Step::SwitchToNext, HOST, clock.now())
             .unwrap();
-        all = all.take(Step::AnnounceNext, HOST, clock.now()).unwrap();
+        for step in [Step::AnnounceNext, Step::NotePublished] {
+            all = all.take(step, HOST, clock.now()).unwrap();
+        }
         let data = all.expose_data();
         assert_eq!(
             data.keys().collect::<Vec<_>>(),
-            ["ca.crt", "ca.key", "next-ca.crt", "next-ca.key", "previous-ca.crt", "tls.crt", "tls.key"]
+            ["ca.crt", "ca.key", "next-ca.crt", "next-ca.key", "previous-ca.crt", "published-at", "tls.crt", "tls.key"]
         );
         let read = Certificates::from_data(&data).unwrap().unwrap();
         assert_eq!(read.expose_data(), data);
@@ -401,6 +471,8 @@ mod tests {
             .unwrap()
             .take(Step::AnnounceNext, HOST, clock().now())
             .unwrap()
+            .take(Step::NotePublished, HOST, clock().now())
+            .unwrap()
             .expose_data();
         let other = Certificates::create(HOST, clock().now()).unwrap().expose_data();
         for (entry, named) in [
@@ -410,13 +482,14 @@ mod tests {
             ("tls.key", "tls.key"),
             ("next-ca.key", "next-ca.key"),
             ("next-ca.crt", "next-ca.crt"),
+            ("published-at", "published-at"),
         ] {
             let mut damaged = good.clone();
             damaged.insert(entry.to_owned(), b"hunter2".to_vec());
             let error = Certificates::from_data(&damaged).unwrap_err();
             assert_eq!(error, CertificateError::Entry { entry: named });
             assert!(!error.to_string().contains("hunter2"));
-            if entry != "next-ca.crt" {
+            if !matches!(entry, "next-ca.crt" | "published-at") {
                 damaged.remove(entry);
                 assert_eq!(
                     Certificates::from_data(&damaged).unwrap_err(),
@@ -460,19 +533,12 @@ mod tests {
         let old_bundle = old.bundle();
         clock.advance(Duration::days(306));
         let (all, steps) = settle(old, &clock);
-        assert_eq!(steps, [Step::AnnounceNext, Step::RenewLeaf]);
+        assert_eq!(steps, [Step::AnnounceNext, Step::NotePublished, Step::RenewLeaf]);
         let both = all.bundle();
         assert!(both.starts_with(&old_bundle) && both.len() > old_bundle.len());
         assert!(all.trusted_by(old_bundle.as_bytes(), HOST, clock.now()), "the old bundle still does");
 
         clock.advance(PROPAGATION);
-        assert_eq!(all.next_step(HOST, &[old_bundle.as_bytes()], clock.now()), Ok(Step::Keep), "not published");
-        assert_eq!(
-            all.next_step(HOST, &[both.as_bytes(), old_bundle.as_bytes()], clock.now()),
-            Ok(Step::Keep),
-            "not published everywhere"
-        );
-        assert_eq!(all.next_step(HOST, &[], clock.now()), Ok(Step::Keep), "nothing seen");
         assert_eq!(
             all.next_step(HOST, &[both.as_bytes()], clock.now() - Duration::seconds(1)),
             Ok(Step::Keep),
@@ -488,6 +554,71 @@ mod tests {
         let (all, steps) = settle(all, &clock);
         assert_eq!(steps, [Step::ForgetPrevious, Step::RenewLeaf]);
         assert!(!all.bundle().contains(&old_bundle));
+    }
+
+    #[test]
+    fn the_time_until_the_switch_counts_from_when_the_new_ca_was_seen_live() {
+        let clock = clock();
+        let old = Certificates::create(HOST, clock.now()).unwrap();
+        let old_bundle = old.bundle();
+        let all = old.take(Step::AnnounceNext, HOST, clock.now()).unwrap();
+        let both = all.bundle();
+        let (both, old_only) = ([both.as_bytes()], [old_bundle.as_bytes()]);
+        // Announced, but for a day nobody could publish it.
+        clock.advance(Duration::days(1));
+        for live in [&[][..], &old_only, &[both[0], old_only[0]]] {
+            assert_eq!(all.next_step(HOST, live, clock.now()), Ok(Step::Keep), "not published everywhere");
+        }
+        assert_eq!(all.next_step(HOST, &both, clock.now()), Ok(Step::NotePublished));
+        let all = all.take(Step::NotePublished, HOST, clock.now()).unwrap();
+        clock.advance(PROPAGATION - Duration::seconds(1));
+        assert_eq!(all.next_step(HOST, &both, clock.now()), Ok(Step::Keep));
+        // Somebody takes it away: the time begins anew.
+        assert_eq!(all.next_step(HOST, &old_only, clock.now()), Ok(Step::NoteUnpublished));
+        let all = all.take(Step::NoteUnpublished, HOST, clock.now()).unwrap();
+        clock.advance(Duration::seconds(1));
+        assert_eq!(all.next_step(HOST, &both, clock.now()), Ok(Step::NotePublished));
+        let all = all.take(Step::NotePublished, HOST, clock.now()).unwrap();
+        assert_eq!(all.next_step(HOST, &both, clock.now()), Ok(Step::Keep));
+        clock.advance(PROPAGATION);
+        assert_eq!(all.next_step(HOST, &both, clock.now()), Ok(Step::SwitchToNext));
+    }
+
+    #[test]
+    fn bundles_are_compared_by_their_certificates() {
+        let clock = clock();
+        let all = Certificates::create(HOST, clock.now()).unwrap();
+        let one = all.bundle();
+        let all = all.take(Step::AnnounceNext, HOST, clock.now()).unwrap();
+        let both = all.bundle();
+        let other = both.strip_prefix(&one).unwrap();
+        for (bundle, same) in [
+            (both.clone(), true),
+            (format!("{other}{one}"), true),
+            (format!("# two\r\n{}\n\n", both.replace('\n', "\r\n")), true),
+            (format!("{both}{one}"), true),
+            (one.clone(), false),
+            (format!("{both}{}", Certificates::create(HOST, clock.now()).unwrap().bundle()), false),
+            (String::new(), false),
+            ("garbage".to_owned(), false),
+        ] {
+            assert_eq!(all.published_by(bundle.as_bytes()), same, "{bundle}");
+        }
+    }
+
+    #[test]
+    fn what_is_served_is_overdue_after_five_sixths_of_its_life() {
+        let clock = clock();
+        let serving = Serving::default();
+        assert!(!serving.is_overdue(clock.now()) && !serving.trusted_by(b"", HOST, clock.now()));
+        let all = Certificates::create(HOST, clock.now()).unwrap();
+        let bundle = all.bundle();
+        serving.set(all.serving().unwrap());
+        for (at, overdue, trusted) in [(0, false, true), (139, false, true), (141, true, true), (168, true, false)] {
+            let now = clock.now() + Duration::hours(at);
+            assert_eq!(serving.is_overdue(now), overdue, "{at} hours");
+            assert_eq!(serving.trusted_by(bundle.as_bytes(), HOST, now + Duration::seconds(1)), trusted, "{at} hours");
+        }
     }
 
     #[test]

@@ -4,25 +4,35 @@
 
 use crate::annotations;
 use crate::mutate::{Mutation, mutate};
+use crate::peers::Peer;
 use crate::settings::Settings;
+use crate::weight::weight;
 use ::http::header::CONTENT_TYPE;
 use ::http::{HeaderMap, StatusCode};
-use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use base64::Engine as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, timeout_at};
 
 /// The largest review, in bytes. The API server itself takes at most 3 MiB.
 const MAX_REVIEW: usize = 3 << 20;
-/// The longest that a review may take to arrive.
+/// How many reviews are in memory at once; more wait until one is answered.
+const REVIEWS: usize = 8;
+/// The most memory that one parsed review may take, in bytes. With [`REVIEWS`] bodies and all connections it stays within 128 MiB.
+const MAX_WEIGHT: usize = 40 << 20;
+/// The longest name that Kubernetes knows, in bytes.
+const MAX_LOGGED: usize = 253;
+/// The longest that a review may take to arrive, with its wait. After this the API server has given up.
 const BODY_DEADLINE: Duration = Duration::from_secs(5);
 /// Of namespaces where nothing is injected, besides our own: a cluster must be able to start without us.
 const SYSTEM_NAMESPACE: &str = "kube-system";
@@ -73,6 +83,10 @@ impl Readiness {
 struct Shared {
     settings: Arc<Settings>,
     readiness: Arc<Readiness>,
+    /// A permit for each review from its first byte to its answer.
+    reviews: Arc<Semaphore>,
+    /// Held while a review is parsed, however many threads there are.
+    parsing: Arc<Mutex<()>>,
 }
 
 /// The routes: `POST /mutate`, `GET /healthz`, `GET /readyz`.
@@ -81,7 +95,12 @@ pub fn router(settings: Arc<Settings>, readiness: Arc<Readiness>) -> Router {
         .route("/mutate", post(review))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
-        .with_state(Shared { settings, readiness })
+        .with_state(Shared {
+            settings,
+            readiness,
+            reviews: Arc::new(Semaphore::new(REVIEWS)),
+            parsing: Arc::default(),
+        })
 }
 
 async fn ready(State(shared): State<Shared>) -> (StatusCode, &'static str) {
@@ -94,34 +113,68 @@ async fn ready(State(shared): State<Shared>) -> (StatusCode, &'static str) {
     }
 }
 
-async fn review(State(shared): State<Shared>, headers: HeaderMap, body: Body) -> Response {
+async fn review(
+    State(shared): State<Shared>,
+    peer: Option<Extension<Arc<Peer>>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
     if !is_json(&headers) {
         return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send content-type: application/json");
     }
-    let body = match tokio::time::timeout(BODY_DEADLINE, Limited::new(body, MAX_REVIEW).collect()).await {
+    if body.size_hint().lower() > MAX_REVIEW as u64 {
+        return too_large();
+    }
+    let deadline = Instant::now() + BODY_DEADLINE;
+    let permits = async {
+        // The peer's own first: who holds all of those does not stand in the way of others.
+        let of_peer = match &peer {
+            Some(peer) => Some(peer.reviews.acquire().await.expect("the semaphore is never closed")),
+            None => None,
+        };
+        (of_peer, shared.reviews.acquire().await.expect("the semaphore is never closed"))
+    };
+    let Ok(_permits) = timeout_at(deadline, permits).await else {
+        return refuse(StatusCode::SERVICE_UNAVAILABLE, "too many reviews at once");
+    };
+    let body = match timeout_at(deadline, Limited::new(body, MAX_REVIEW).collect()).await {
         Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            return refuse(StatusCode::PAYLOAD_TOO_LARGE, "a review has at most 3 MiB");
-        }
+        Ok(Err(error)) if error.is::<LengthLimitError>() => return too_large(),
         Ok(Err(_)) => return refuse(StatusCode::BAD_REQUEST, "the body did not arrive whole"),
         Err(_) => return refuse(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time"),
     };
-    // The parser's own message would quote what it read.
-    let Ok(review) = serde_json::from_slice::<Review>(&body) else {
-        return refuse(StatusCode::BAD_REQUEST, "not an AdmissionReview with a request");
+    answer(&shared, &body)
+}
+
+fn answer(shared: &Shared, body: &[u8]) -> Response {
+    let reviewed = if weight(body) > MAX_WEIGHT {
+        let refused =
+            || Verdict::Refused("strongroom: the pod has too many parts to be looked at; make it smaller".to_owned());
+        Request::<IgnoredAny>::read(body).map(|request| (request.about(), refused()))
+    } else {
+        let _one_at_a_time = shared.parsing.lock().unwrap_or_else(PoisonError::into_inner);
+        Request::<Value>::read(body).map(|request| {
+            let verdict = Verdict::of(&request, &shared.settings);
+            (request.about(), verdict)
+        })
     };
-    if review.api_version != API_VERSION || review.kind != KIND {
-        return refuse(StatusCode::BAD_REQUEST, "only AdmissionReview of admission.k8s.io/v1 is understood");
-    }
-    let verdict = Verdict::of(&review.request, &shared.settings);
+    let (about, verdict) = match reviewed {
+        Ok(reviewed) => reviewed,
+        Err(message) => return refuse(StatusCode::BAD_REQUEST, message),
+    };
     tracing::info!(
-        review = review.request.uid,
-        namespace = review.request.namespace,
-        dry_run = review.request.dry_run,
+        review = logged(&about.uid),
+        namespace = logged(&about.namespace),
+        dry_run = about.dry_run,
         outcome = verdict.outcome(),
         "reviewed a pod"
     );
-    axum::Json(verdict.into_answer(review.request.uid)).into_response()
+    axum::Json(verdict.into_answer(about.uid)).into_response()
+}
+
+/// What anyone who reaches the port can make as long as a body.
+fn logged(text: &str) -> &str {
+    &text[..text.floor_char_boundary(MAX_LOGGED)]
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -129,23 +182,27 @@ fn is_json(headers: &HeaderMap) -> bool {
     text.split(';').next().is_some_and(|media| media.trim().eq_ignore_ascii_case("application/json"))
 }
 
+fn too_large() -> Response {
+    refuse(StatusCode::PAYLOAD_TOO_LARGE, "a review has at most 3 MiB")
+}
+
 fn refuse(status: StatusCode, message: &'static str) -> Response {
     tracing::debug!(status = status.as_u16(), message, "refused a request");
     (status, format!("{message}\n")).into_response()
 }
 
-/// The parts of a review that are looked at.
+/// The parts of a review that are looked at; `O` is what the object is read as.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Review {
+#[serde(rename_all = "camelCase", bound(deserialize = "O: Deserialize<'de> + Default"))]
+struct Review<O> {
     api_version: String,
     kind: String,
-    request: Request,
+    request: Request<O>,
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Request {
+#[serde(rename_all = "camelCase", bound(deserialize = "O: Deserialize<'de> + Default"))]
+struct Request<O> {
     uid: String,
     resource: Resource,
     #[serde(default)]
@@ -156,7 +213,34 @@ struct Request {
     #[serde(default)]
     dry_run: bool,
     #[serde(default)]
-    object: Value,
+    object: O,
+}
+
+/// What is left of a [`Request`] once it is decided.
+struct About {
+    uid: String,
+    namespace: String,
+    dry_run: bool,
+}
+
+impl<O> Request<O>
+where
+    O: for<'de> Deserialize<'de> + Default,
+{
+    fn read(body: &[u8]) -> Result<Self, &'static str> {
+        // The parser's own message would quote what it read.
+        let review: Review<O> =
+            serde_json::from_slice(body).map_err(|_| "not an AdmissionReview with a request")?;
+        if review.api_version == API_VERSION && review.kind == KIND {
+            Ok(review.request)
+        } else {
+            Err("only AdmissionReview of admission.k8s.io/v1 is understood")
+        }
+    }
+
+    fn about(self) -> About {
+        About { uid: self.uid, namespace: self.namespace, dry_run: self.dry_run }
+    }
 }
 
 #[derive(Deserialize)]
@@ -176,7 +260,7 @@ enum Verdict {
 }
 
 impl Verdict {
-    fn of(request: &Request, settings: &Settings) -> Self {
+    fn of(request: &Request<Value>, settings: &Settings) -> Self {
         let resource =
             (request.resource.group.as_str(), request.resource.version.as_str(), request.resource.plural.as_str());
         let a_pod = resource == ("", "v1", "pods") && request.sub_resource.as_deref().unwrap_or_default().is_empty();

@@ -4,6 +4,7 @@
 
 use crate::certificates::{CertificateError, Certificates, Data, Serving, Step};
 use crate::http::{Phase, Readiness};
+use crate::repairs::Repairs;
 use crate::settings::Settings;
 use futures_util::StreamExt as _;
 use k8s_openapi::ByteString;
@@ -13,13 +14,16 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::watch_object;
 use kube::{Api, Client};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use strongroom_core::Clock;
 use thiserror::Error;
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// How often everything is checked, whatever the watch said.
 const RECHECK: Duration = Duration::from_secs(30);
+/// The shortest time from one check to the next: whoever changes the webhook configuration without end must not make us ask without end.
+const SHORTEST: Duration = Duration::from_secs(1);
 /// The longest one check may take.
 const ATTEMPT: Duration = Duration::from_secs(30);
 /// How often a check starts again because another replica was quicker, or because one step leads to the next.
@@ -45,6 +49,20 @@ pub enum KeeperError {
         /// What is wrong with it.
         source: CertificateError,
     },
+    /// The manifest was not applied, or the Secret was deleted.
+    #[error("there is no Secret {secret} in the namespace {namespace}; apply the injector's manifest, which has it empty")]
+    NoSecret {
+        /// Its name.
+        secret: String,
+        /// Where it belongs.
+        namespace: String,
+    },
+    /// Someone else sets `caBundle` as well.
+    #[error("another sets caBundle of the webhook configuration as well; it is set right again in {seconds} s")]
+    Disputed {
+        /// How long.
+        seconds: u64,
+    },
     /// A webhook configuration that does not lead here.
     #[error("the webhook configuration {0} has no webhook whose clientConfig.service is this injector's")]
     NoWebhook(String),
@@ -64,12 +82,15 @@ pub struct Keeper {
     clock: Arc<dyn Clock>,
     serving: Arc<Serving>,
     readiness: Arc<Readiness>,
+    /// `caBundle` of our webhooks, as last seen.
+    live: Mutex<Vec<Vec<u8>>>,
+    repairs: Mutex<Repairs>,
 }
 
 /// What one look at the cluster led to.
 enum Round {
-    /// Everything is in order, or as far as it can be: whether the API server trusts what is served.
-    Settled(Phase),
+    /// Everything is in order.
+    Settled,
     /// Something was written; look again.
     Again,
 }
@@ -84,7 +105,8 @@ impl Keeper {
         readiness: Arc<Readiness>,
     ) -> Self {
         let secrets = Api::namespaced(client.clone(), &settings.namespace);
-        Self { secrets, configurations: Api::all(client), settings, clock, serving, readiness }
+        let (live, repairs) = (Mutex::default(), Mutex::default());
+        Self { secrets, configurations: Api::all(client), settings, clock, serving, readiness, live, repairs }
     }
 
     /// Keeps the certificates for ever.
@@ -93,30 +115,48 @@ impl Keeper {
         let mut changes = std::pin::pin!(watch_object(self.configurations.clone(), name).default_backoff());
         let mut failures = 0_u32;
         loop {
-            let outcome = tokio::time::timeout(ATTEMPT, self.check()).await.unwrap_or(Err(KeeperError::Timeout));
-            let pause = match outcome {
+            let started = Instant::now();
+            let pause = match self.check().await {
                 Ok(()) => {
                     failures = 0;
                     RECHECK
                 }
+                // Said as a warning each time it is set right.
+                Err(KeeperError::Disputed { seconds }) => Duration::from_secs(seconds),
                 Err(error) => {
-                    tracing::warn!(%error, "certificates are not in order; trying again");
+                    if self.serving.is_overdue(self.clock.now()) {
+                        tracing::error!(%error, "certificates are not in order, and the one that is served ends soon or has ended");
+                    } else {
+                        tracing::warn!(%error, "certificates are not in order; trying again");
+                    }
                     failures = (failures + 1).min(5);
                     Duration::from_secs(1 << failures)
                 }
             };
-            let change = tokio::time::timeout(pause, changes.next()).await;
+            let change = timeout(pause, changes.next()).await;
             if let Ok(Some(Err(_))) = change {
                 tracing::debug!("the watch of the webhook configuration was interrupted");
             }
+            sleep_until(started + SHORTEST).await;
         }
     }
 
-    /// Brings Secret, webhook configuration and serving certificate in order, once.
+    /// Brings Secret, webhook configuration and serving certificate in order, once, and says whether this replica is ready. Where that fails it
+    /// stays ready only as long as the API server, with the `caBundle` that was last seen, still accepts what is served.
     pub async fn check(&self) -> Result<(), KeeperError> {
+        let outcome = timeout(ATTEMPT, self.rounds()).await.unwrap_or(Err(KeeperError::Timeout));
+        let (host, now) = (self.settings.host(), self.clock.now());
+        let trusted = {
+            let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+            !live.is_empty() && live.iter().all(|bundle| self.serving.trusted_by(bundle, &host, now))
+        };
+        self.readiness.set(if trusted { Phase::Ready } else { Phase::Waiting });
+        outcome
+    }
+
+    async fn rounds(&self) -> Result<(), KeeperError> {
         for _ in 0..ROUNDS {
-            if let Round::Settled(phase) = self.round().await? {
-                self.readiness.set(phase);
+            if let Round::Settled = self.round().await? {
                 return Ok(());
             }
         }
@@ -125,23 +165,28 @@ impl Keeper {
 
     async fn round(&self) -> Result<Round, KeeperError> {
         let (settings, host, now) = (&*self.settings, self.settings.host(), self.clock.now());
-        let stored =
-            self.secrets.get_opt(&settings.secret).await.map_err(failed("read the Secret of the certificates"))?;
-        let Some(stored) = stored else {
-            let made = Certificates::create(&host, now).map_err(|source| self.broken(source))?;
-            return self.create_secret(&made).await;
-        };
-        let Some(certificates) = Certificates::from_data(&data(&stored)).map_err(|source| self.broken(source))? else {
-            let made = Certificates::create(&host, now).map_err(|source| self.broken(source))?;
-            return self.replace_secret(stored, &made).await;
-        };
-
+        // Before the Secret: a bundle made of certificates that are older than the configuration could take a new CA out of it.
         let configuration = self
             .configurations
             .get(&settings.webhook_configuration)
             .await
             .map_err(failed("read the webhook configuration"))?;
-        let live = self.live_bundles(&configuration)?;
+        let live = self.live_bundles(&configuration);
+        *self.live.lock().unwrap_or_else(PoisonError::into_inner) = live.iter().map(|bundle| bundle.to_vec()).collect();
+        if live.is_empty() {
+            return Err(KeeperError::NoWebhook(settings.webhook_configuration.clone()));
+        }
+
+        let stored =
+            self.secrets.get_opt(&settings.secret).await.map_err(failed("read the Secret of the certificates"))?;
+        let Some(stored) = stored else {
+            let (secret, namespace) = (settings.secret.clone(), settings.namespace.clone());
+            return Err(KeeperError::NoSecret { secret, namespace });
+        };
+        let Some(certificates) = Certificates::from_data(&data(&stored)).map_err(|source| self.broken(source))? else {
+            let made = Certificates::create(&host, now).map_err(|source| self.broken(source))?;
+            return self.replace_secret(stored, &made).await;
+        };
         let step = certificates.next_step(&host, &live, now).map_err(|source| self.broken(source))?;
         if step != Step::Keep {
             tracing::info!(?step, "changing the certificates");
@@ -150,25 +195,17 @@ impl Keeper {
         }
 
         self.serving.set(certificates.serving().map_err(|source| self.broken(source))?);
-        let bundle = certificates.bundle();
-        if live.iter().any(|found| *found != bundle.as_bytes()) {
-            tracing::info!("setting caBundle in the webhook configuration");
-            return self.publish(&configuration, &bundle).await;
+        if live.iter().all(|bundle| certificates.published_by(bundle)) {
+            Ok(Round::Settled)
+        } else {
+            self.publish(&configuration, &certificates.bundle()).await
         }
-        let trusted = live.iter().all(|found| certificates.trusted_by(found, &host, now));
-        Ok(Round::Settled(if trusted { Phase::Ready } else { Phase::Waiting }))
     }
 
-    fn live_bundles<'a>(&self, configuration: &'a MutatingWebhookConfiguration) -> Result<Vec<&'a [u8]>, KeeperError> {
-        let bundles: Vec<_> = self
-            .ours(configuration)
+    fn live_bundles<'a>(&self, configuration: &'a MutatingWebhookConfiguration) -> Vec<&'a [u8]> {
+        self.ours(configuration)
             .map(|webhook| webhook.client_config.ca_bundle.as_ref().map_or(&[][..], |bundle| &bundle.0))
-            .collect();
-        if bundles.is_empty() {
-            Err(KeeperError::NoWebhook(self.settings.webhook_configuration.clone()))
-        } else {
-            Ok(bundles)
-        }
+            .collect()
     }
 
     /// The webhooks of the configuration that lead to this injector.
@@ -185,6 +222,13 @@ impl Keeper {
 
     /// Sets `caBundle` where it differs; the rest of the configuration is not sent, so fields this version does not know stay.
     async fn publish(&self, configuration: &MutatingWebhookConfiguration, bundle: &str) -> Result<Round, KeeperError> {
+        let now = self.clock.now();
+        let pause = self.repairs.lock().unwrap_or_else(PoisonError::into_inner).pause(now);
+        if pause.is_positive() {
+            // Rounded up, so that the time has come when it is tried.
+            let seconds = (pause + time::Duration::SECOND - time::Duration::NANOSECOND).whole_seconds().unsigned_abs();
+            return Err(KeeperError::Disputed { seconds });
+        }
         let bundle = ByteString(bundle.as_bytes().to_vec());
         let webhooks: Vec<_> = self
             .ours(configuration)
@@ -195,15 +239,16 @@ impl Keeper {
             .configurations
             .patch(&self.settings.webhook_configuration, &PatchParams::default(), &Patch::Strategic(patch))
             .await;
+        if written.is_ok() {
+            match self.repairs.lock().unwrap_or_else(PoisonError::into_inner).made(now) {
+                1 => tracing::info!("set caBundle in the webhook configuration"),
+                times => tracing::warn!(
+                    times,
+                    "set caBundle in the webhook configuration again; if another (cert-manager, a GitOps tool) sets it too, stop that"
+                ),
+            }
+        }
         again_after_conflict(written, "set caBundle in the webhook configuration")
-    }
-
-    async fn create_secret(&self, certificates: &Certificates) -> Result<Round, KeeperError> {
-        let mut secret =
-            Secret { type_: Some("Opaque".to_owned()), data: Some(contents(certificates)), ..Secret::default() };
-        secret.metadata.name = Some(self.settings.secret.clone());
-        let written = self.secrets.create(&PostParams::default(), &secret).await;
-        again_after_conflict(written, "create the Secret of the certificates")
     }
 
     /// Writes over the Secret as it was read: its `resourceVersion` makes the write fail if another replica was quicker.
@@ -229,7 +274,7 @@ fn contents(certificates: &Certificates) -> std::collections::BTreeMap<String, B
 fn again_after_conflict<T>(written: kube::Result<T>, action: &'static str) -> Result<Round, KeeperError> {
     match written {
         Ok(_) => Ok(Round::Again),
-        Err(kube::Error::Api(status)) if status.is_already_exists() || status.is_conflict() => Ok(Round::Again),
+        Err(kube::Error::Api(status)) if status.is_conflict() => Ok(Round::Again),
         Err(error) => Err(failed(action)(error)),
     }
 }

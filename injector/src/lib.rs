@@ -12,11 +12,15 @@ pub mod http;
 pub mod keeper;
 pub mod mutate;
 mod ownership;
+mod peers;
 mod pod;
+pub mod quantity;
+mod repairs;
 mod run;
 pub mod serve;
 pub mod settings;
 mod sidecar;
+mod weight;
 
 pub use annotations::{BadAnnotation, Injection};
 pub use mutate::{Mutation, PatchOperation, Refusal, mutate};

@@ -7,14 +7,20 @@ use crate::annotations::{Injection, shown};
 use crate::ownership::Ownership;
 use crate::pod::{Container, List, Pod, text};
 use crate::settings::Settings;
-use crate::sidecar::{self, AGENT, SECRETS_VOLUME, TOKEN_VOLUME};
-use serde::Serialize;
+use crate::sidecar::{self, AGENT, Resources, SECRETS_VOLUME, TOKEN_VOLUME};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use strongroom_api::agent::{AgentConfig, CONFIG_VARIABLE, FileMode};
+use std::collections::BTreeSet;
+use strongroom_api::agent::{CONFIG_VARIABLE, FileMode, FileName, Format};
+use strongroom_api::watch::MAX_WATCHED;
+use strongroom_core::Reference;
 use thiserror::Error;
 
 /// Longest agent configuration in bytes. Linux takes at most 128 KiB for one environment variable; a longer one would fail at exec, unexplained.
 const MAX_CONFIG: usize = 100_000;
+
+/// Most containers of a pod. Kubernetes has no limit of its own; each costs an operation of the patch.
+const MAX_CONTAINERS: usize = 1000;
 
 /// What is to be done to a Pod.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -56,7 +62,8 @@ pub enum Refusal {
     StaticPod,
     /// A container of our name that is not ours.
     #[error(
-        "the name of the container {AGENT} is reserved, and the pod has one that this injector would not have made; remove or rename it"
+        "the name of the container {AGENT} is reserved, and the pod has one that is not a native sidecar with the files that the annotations ask \
+         for; remove or rename it"
     )]
     ReservedContainer,
     /// A volume of our name that is not ours.
@@ -89,6 +96,12 @@ pub enum Refusal {
         /// Which.
         container: String,
     },
+    /// More than one agent can watch.
+    #[error("the pod asks for more than {MAX_WATCHED} different secrets, which is the most that one agent watches; ask for fewer")]
+    TooManySecrets,
+    /// More than any pod needs.
+    #[error("the pod has more than {MAX_CONTAINERS} containers")]
+    TooManyContainers,
     /// More than fits into the agent's environment.
     #[error(
         "the pod asks for more files than the agent's configuration of {MAX_CONFIG} bytes can hold; use format dir or json to have fewer"
@@ -105,11 +118,19 @@ pub fn mutate(pod: &Value, injection: &Injection, settings: &Settings) -> Result
     if pod.spec.get("os").and_then(|os| os.get("name")).and_then(Value::as_str) == Some("windows") {
         return Err(Refusal::Windows);
     }
-    if has_its_agent(&pod, injection, settings)? {
-        return Ok(Mutation::default());
+    if pod.containers.len() > MAX_CONTAINERS {
+        return Err(Refusal::TooManyContainers);
+    }
+    if different_secrets(injection) > MAX_WATCHED {
+        return Err(Refusal::TooManySecrets);
+    }
+    let has_its_agent = has_its_agent(&pod, injection)?;
+    // Each time: a webhook that came in between may have added a container.
+    let mut warnings = check_mounts(&pod, has_its_agent)?;
+    if has_its_agent {
+        return Ok(Mutation { patch: Vec::new(), warnings });
     }
     let mounting = mounting(&pod, injection)?;
-    let mut warnings = check_mounts(&pod)?;
     let ownership = Ownership::decide(&pod, &mounting);
     warnings.extend(mode_warning(injection, ownership));
     let config = sidecar::agent_config(injection, ownership, settings);
@@ -129,7 +150,8 @@ pub fn mutate(pod: &Value, injection: &Injection, settings: &Settings) -> Result
         patch.push(add("/spec/volumes".to_owned(), json!(volumes)));
     }
     // Last, because it moves the indices of the init containers whose mounts are added above.
-    let agent = sidecar::agent_container(&config, ownership, settings);
+    let resources = if pod.is_guaranteed() { Resources::Guaranteed } else { Resources::Small };
+    let agent = sidecar::agent_container(&config, ownership, resources, settings);
     patch.push(if pod.has_list("initContainers") {
         add("/spec/initContainers/0".to_owned(), agent)
     } else {
@@ -138,10 +160,17 @@ pub fn mutate(pod: &Value, injection: &Injection, settings: &Settings) -> Result
     Ok(Mutation { patch, warnings })
 }
 
+/// As the agent counts: files of the same version of a secret are one.
+fn different_secrets(injection: &Injection) -> usize {
+    let whole = injection.files.iter().map(|file| Reference { field: None, ..file.secret.clone() }.to_string());
+    whole.collect::<BTreeSet<_>>().len()
+}
+
 /// Whether the agent is there already, so that a second invocation changes nothing. An annotation would say so for any pod: the container is
-/// looked at. What follows from the Pod's users is not compared, because other webhooks may have changed them in between; nor is the place in
-/// the list, because others may stand before it by now.
-fn has_its_agent(pod: &Pod<'_>, injection: &Injection, settings: &Settings) -> Result<bool, Refusal> {
+/// looked at. Only for what makes it the agent of this pod: image, resources, arguments and more are what other webhooks and policies change
+/// in between, and the operator's settings may differ between replicas. Nobody gains by a container that only looks like ours: whoever makes a
+/// pod can run what he likes in it.
+fn has_its_agent(pod: &Pod<'_>, injection: &Injection) -> Result<bool, Refusal> {
     let mut named = pod.containers.iter().filter(|container| container.name == AGENT);
     let Some(agent) = named.next() else {
         return match [SECRETS_VOLUME, TOKEN_VOLUME].into_iter().find(|name| pod.volume(name).is_some()) {
@@ -149,41 +178,48 @@ fn has_its_agent(pod: &Pod<'_>, injection: &Injection, settings: &Settings) -> R
             None => Ok(false),
         };
     };
-    let ours = named.next().is_none() && is_ours(agent, injection, settings) && has_our_volumes(pod, settings);
+    let ours = named.next().is_none() && is_ours(agent, injection) && has_our_volumes(pod);
     if ours { Ok(true) } else { Err(Refusal::ReservedContainer) }
 }
 
-fn is_ours(agent: &Container<'_>, injection: &Injection, settings: &Settings) -> bool {
-    let model = sidecar::agent_container("", Ownership::Everyone, settings);
-    let same = |field: &str| agent.fields.get(field) == model.get(field);
+fn is_ours(agent: &Container<'_>, injection: &Injection) -> bool {
     agent.list == List::Init
-        && ["image", "command", "restartPolicy"].into_iter().all(same)
-        && !agent.fields.contains_key("args")
-        && configuration(agent).is_some_and(|found| same_configuration(found, injection, settings))
+        && text(agent.fields, "restartPolicy") == Some("Always")
+        && configured_files(agent).is_some_and(|found| asks_for(injection, &found))
 }
 
-fn configuration(agent: &Container<'_>) -> Option<AgentConfig> {
+fn asks_for(injection: &Injection, files: &[ConfiguredFile]) -> bool {
+    files.len() == injection.files.len()
+        && injection.files.iter().zip(files).all(|(asked, found)| {
+            (&asked.name, &asked.secret, asked.format) == (&found.name, &found.secret, found.format)
+        })
+}
+
+/// What is compared of an `AgentConfig`. Other fields may be those of another version, while one replaces the other.
+#[derive(Deserialize)]
+struct Configured {
+    files: Vec<ConfiguredFile>,
+}
+
+#[derive(Deserialize)]
+struct ConfiguredFile {
+    name: FileName,
+    secret: Reference,
+    format: Format,
+}
+
+fn configured_files(agent: &Container<'_>) -> Option<Vec<ConfiguredFile>> {
     let variables = agent.fields.get("env")?.as_array()?;
     let ours =
         variables.iter().find(|variable| variable.get("name").and_then(Value::as_str) == Some(CONFIG_VARIABLE))?;
-    serde_json::from_str(ours.get("value")?.as_str()?).ok()
+    serde_json::from_str::<Configured>(ours.get("value")?.as_str()?).ok().map(|configured| configured.files)
 }
 
-fn same_configuration(mut found: AgentConfig, injection: &Injection, settings: &Settings) -> bool {
-    let mut expected = sidecar::agent_config(injection, Ownership::Everyone, settings);
-    for file in found.files.iter_mut().chain(&mut expected.files) {
-        file.mode = FileMode::ALL;
-    }
-    found == expected
-}
-
-fn has_our_volumes(pod: &Pod<'_>, settings: &Settings) -> bool {
+/// Both are there, and the files are still kept off the disk.
+fn has_our_volumes(pod: &Pod<'_>) -> bool {
     let in_memory =
         pod.volume(SECRETS_VOLUME).and_then(|volume| volume.get("emptyDir")?.get("medium")) == Some(&json!("Memory"));
-    let token = sidecar::token_volume(settings);
-    let audience = |volume: &Value| volume.pointer("/projected/sources/0/serviceAccountToken/audience").cloned();
-    let found = pod.volume(TOKEN_VOLUME).map(|volume| Value::Object(volume.clone()));
-    in_memory && found.as_ref().and_then(audience) == audience(&token)
+    in_memory && pod.volume(TOKEN_VOLUME).is_some_and(|volume| volume.contains_key("projected"))
 }
 
 /// The containers that get the files: the named ones, or all of the pod's own, init containers too.
@@ -195,10 +231,10 @@ fn mounting<'a, 'p>(pod: &'a Pod<'p>, injection: &Injection) -> Result<Vec<&'a C
     Ok(pod.containers.iter().filter(|container| names.iter().any(|name| name == container.name)).collect())
 }
 
-/// A Pod may mount our volume itself before it is there; it may not write to it, nor see the token.
-fn check_mounts(pod: &Pod<'_>) -> Result<Vec<String>, Refusal> {
+/// A Pod may mount our volume itself before it is there; it may not write to it, nor see the token. The agent may do both.
+fn check_mounts(pod: &Pod<'_>, has_its_agent: bool) -> Result<Vec<String>, Refusal> {
     let mut warnings = Vec::new();
-    for container in &pod.containers {
+    for container in pod.containers.iter().filter(|container| !(has_its_agent && container.name == AGENT)) {
         let name = || container.name.to_owned();
         for mount in &container.mounts {
             match text(mount, "name") {

@@ -54,7 +54,8 @@ impl Ownership {
     }
 }
 
-/// The one id, not 0, that all containers have explicitly, by themselves or from the pod.
+/// The one id, not 0, that all containers with the files have explicitly, by themselves or from the pod. Init containers count: a migration
+/// that runs as another user than the app would find files it cannot open. To leave one out, the pod names those that get the files.
 fn agreed(pod: &Pod<'_>, mounting: &[&Container<'_>], field: &str) -> Option<i64> {
     let of_pod = pod.security_number(field);
     let mut ids = mounting.iter().map(|container| container.security_number(field).or(of_pod));

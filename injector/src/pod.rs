@@ -66,6 +66,12 @@ impl<'a> Pod<'a> {
         security_number(self.spec, field)
     }
 
+    /// Whether every container makes this a Guaranteed pod: it is the last to be evicted, and may have whole cores for itself. An agent that
+    /// asks for less than its limit would end that.
+    pub(crate) fn is_guaranteed(&self) -> bool {
+        !self.containers.is_empty() && self.containers.iter().all(Container::is_guaranteed)
+    }
+
     pub(crate) fn has_list(&self, field: &str) -> bool {
         self.spec.get(field).is_some_and(Value::is_array)
     }
@@ -75,6 +81,16 @@ impl Container<'_> {
     /// A number of the container's security context.
     pub(crate) fn security_number(&self, field: &str) -> Option<i64> {
         security_number(self.fields, field)
+    }
+
+    /// Whether processor time and memory have limits, and the requests are the same; without a request the limit is one. The API server has
+    /// written amounts in one form before they come here, so texts are compared.
+    fn is_guaranteed(&self) -> bool {
+        let amount = |list: &str, resource| self.fields.get("resources")?.get(list)?.get(resource);
+        ["cpu", "memory"].into_iter().all(|resource| {
+            let limit = amount("limits", resource).filter(|limit| *limit != "0");
+            limit.is_some() && amount("requests", resource).is_none_or(|request| Some(request) == limit)
+        })
     }
 
     pub(crate) fn has_mounts(&self) -> bool {

@@ -1,5 +1,6 @@
 //! The injector's settings: a TOML file, read once at start.
 
+use crate::quantity::{ByteSize, Millicores};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::{PemObject, SectionKind};
@@ -34,6 +35,8 @@ pub struct Settings {
     pub webhook_configuration: String,
     /// The name of the Secret that holds its certificates.
     pub secret: String,
+    /// The agent's limit of processor time. Without one it has none, unless the pod is Guaranteed.
+    pub agent_cpu_limit: Option<Millicores>,
     /// How long a pod's start may wait for its secrets, in seconds.
     pub wait_deadline_seconds: u32,
     /// The limit of a pod's tmpfs volume.
@@ -52,45 +55,6 @@ pub enum ImagePullPolicy {
     IfNotPresent,
     /// Never.
     Never,
-}
-
-/// A number of bytes, written as Kubernetes does: `4Mi`, `512Ki`, `1Gi`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ByteSize(u64);
-
-impl ByteSize {
-    /// So many bytes.
-    pub const fn from_bytes(bytes: u64) -> Self {
-        Self(bytes)
-    }
-
-    /// Parses a whole number with `Ki`, `Mi` or `Gi`.
-    pub fn parse(text: &str) -> Option<Self> {
-        let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-        let shift = match &text[digits.len()..] {
-            "Ki" => 10,
-            "Mi" => 20,
-            "Gi" => 30,
-            _ => return None,
-        };
-        let whole = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
-        whole.then(|| digits.parse::<u64>().ok()?.checked_mul(1 << shift).map(Self))?
-    }
-
-    /// In bytes.
-    pub const fn bytes(self) -> u64 {
-        self.0
-    }
-}
-
-impl std::fmt::Display for ByteSize {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (shift, unit) = [(30, "Gi"), (20, "Mi"), (10, "Ki")]
-            .into_iter()
-            .find(|(shift, _)| self.0.trailing_zeros() >= *shift)
-            .unwrap_or((0, ""));
-        write!(f, "{}{unit}", self.0 >> shift)
-    }
 }
 
 /// Why settings cannot be used.
@@ -136,10 +100,11 @@ struct Written {
     namespace: String,
     #[serde(default = "default_name")]
     service: String,
-    #[serde(default = "default_name")]
+    #[serde(default = "default_configuration")]
     webhook_configuration: String,
     #[serde(default = "default_secret")]
     secret: String,
+    agent_cpu_limit: Option<String>,
     #[serde(default = "default_wait")]
     wait_deadline_seconds: u32,
     #[serde(default = "default_size")]
@@ -185,6 +150,14 @@ impl Settings {
         if !matches!(file.log_level.as_str(), "error" | "warn" | "info" | "debug" | "trace") {
             return Err(bad("log_level", "write error, warn, info, debug or trace"));
         }
+        let agent_cpu_limit = file
+            .agent_cpu_limit
+            .map(|text| {
+                Millicores::parse(&text)
+                    .filter(|limit| (Millicores::LEAST..=Millicores::MOST).contains(limit))
+                    .ok_or_else(|| bad("agent_cpu_limit", "write an amount from 10m to 4, such as 100m"))
+            })
+            .transpose()?;
         let volume_size_limit = ByteSize::parse(&file.volume_size_limit)
             .filter(|size| (64 << 10..=1 << 30).contains(&size.bytes()))
             .ok_or_else(|| bad("volume_size_limit", "write a size from 64Ki to 1Gi, such as 4Mi"))?;
@@ -200,6 +173,7 @@ impl Settings {
             service: file.service,
             webhook_configuration: file.webhook_configuration,
             secret: file.secret,
+            agent_cpu_limit,
             wait_deadline_seconds: file.wait_deadline_seconds,
             volume_size_limit,
             log_level: file.log_level,
@@ -273,6 +247,11 @@ fn default_name() -> String {
     "strongroom-injector".to_owned()
 }
 
+/// First by its name, so that it is called before the webhooks of meshes: what those add later is not ours to mount secrets in.
+fn default_configuration() -> String {
+    "00-strongroom-injector".to_owned()
+}
+
 fn default_secret() -> String {
     "strongroom-injector-certificates".to_owned()
 }
@@ -336,6 +315,10 @@ mod tests {
             ("instance", "volume_size_limit = \"4MB\"\ninstance", "volume_size_limit"),
             ("instance", "volume_size_limit = \"4\"\ninstance", "volume_size_limit"),
             ("instance", "volume_size_limit = \"2Gi\"\ninstance", "volume_size_limit"),
+            ("instance", "agent_cpu_limit = \"5m\"\ninstance", "agent_cpu_limit"),
+            ("instance", "agent_cpu_limit = \"5\"\ninstance", "agent_cpu_limit"),
+            ("instance", "agent_cpu_limit = \"0.1\"\ninstance", "agent_cpu_limit"),
+            ("instance", "agent_cpu_limit = 1\ninstance", "agent_cpu_limit"),
             ("instance", "image_pull_policy = \"always\"\ninstance", "image_pull_policy"),
             ("instance", "log_level = \"loud\"\ninstance", "log_level"),
             ("instance", "listen = \"8443\"\ninstance", "listen"),
@@ -365,16 +348,6 @@ mod tests {
         let settings =
             Settings::parse(&minimal().replacen(CA, &format!("# $(HOME)\n{CA}"), 1), Path::new(".")).unwrap();
         assert_eq!(settings.ca_bundle, CA);
-    }
-
-    #[test]
-    fn sizes_parse_and_print_alike() {
-        for text in ["4Mi", "512Ki", "1Gi", "24Mi"] {
-            assert_eq!(ByteSize::parse(text).unwrap().to_string(), text);
-        }
-        for text in ["", "Mi", "-4Mi", "4M", "4", "99999999999999999999Gi", "4 Mi", "4\u{e9}", "4.5Mi"] {
-            assert_eq!(ByteSize::parse(text), None, "{text:?}");
-        }
     }
 
     #[test]

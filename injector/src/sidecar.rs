@@ -2,7 +2,8 @@
 
 use crate::annotations::Injection;
 use crate::ownership::Ownership;
-use crate::settings::{ByteSize, Settings};
+use crate::quantity::{ByteSize, Millicores};
+use crate::settings::Settings;
 use serde_json::{Value, json};
 use strongroom_api::agent::{AgentConfig, AgentFile, CONFIG_VARIABLE};
 
@@ -49,10 +50,22 @@ pub(crate) fn agent_config(injection: &Injection, ownership: Ownership, settings
     }
 }
 
+/// What the agent asks for, and what it may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Resources {
+    /// Little asked for.
+    Small,
+    /// As much asked for as it may take, so that the pod stays Guaranteed.
+    Guaranteed,
+}
+
 /// A native sidecar. Its startup probe is an exec that waits, not a `postStart` hook: that one blocks the pod's status, logs and deletion.
-pub(crate) fn agent_container(config: &str, ownership: Ownership, settings: &Settings) -> Value {
-    // A swap holds two generations, and tmpfs pages are billed to their writer.
-    let memory = ByteSize::from_bytes(BASE_MEMORY + 2 * settings.volume_size_limit.bytes());
+pub(crate) fn agent_container(
+    config: &str,
+    ownership: Ownership,
+    resources: Resources,
+    settings: &Settings,
+) -> Value {
     json!({
         "name": AGENT,
         "image": settings.agent_image,
@@ -66,10 +79,7 @@ pub(crate) fn agent_container(config: &str, ownership: Ownership, settings: &Set
             "periodSeconds": 1,
             "failureThreshold": settings.wait_deadline_seconds + PROBE_SPARE,
         },
-        "resources": {
-            "requests": {"cpu": "5m", "memory": "8Mi"},
-            "limits": {"memory": memory.to_string()},
-        },
+        "resources": amounts(resources, settings),
         "securityContext": {
             "runAsNonRoot": true,
             "runAsUser": ownership.user(),
@@ -85,6 +95,24 @@ pub(crate) fn agent_container(config: &str, ownership: Ownership, settings: &Set
             {"name": TOKEN_VOLUME, "mountPath": TOKEN_DIRECTORY, "readOnly": true},
         ],
     })
+}
+
+fn amounts(resources: Resources, settings: &Settings) -> Value {
+    // A swap holds two generations, and tmpfs pages are billed to their writer.
+    let memory = ByteSize::from_bytes(BASE_MEMORY + 2 * settings.volume_size_limit.bytes()).to_string();
+    match (resources, settings.agent_cpu_limit) {
+        (Resources::Guaranteed, limit) => {
+            let all = json!({"cpu": limit.unwrap_or(Millicores::LEAST).to_string(), "memory": memory});
+            json!({"requests": all, "limits": all})
+        }
+        (Resources::Small, limit) => {
+            let mut limits = json!({"memory": memory});
+            if let Some(limit) = limit {
+                limits["cpu"] = json!(limit.to_string());
+            }
+            json!({"requests": {"cpu": "5m", "memory": "8Mi"}, "limits": limits})
+        }
+    }
 }
 
 pub(crate) fn secrets_volume(settings: &Settings) -> Value {

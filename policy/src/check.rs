@@ -1,7 +1,7 @@
 //! What a policy's text must be before it is stored.
 
 use cedar_policy::{
-    EntityUid, Policy, PolicyId as CedarId, PolicySet, PrincipalConstraint, ResourceConstraint, ValidationMode,
+    Effect, EntityUid, Policy, PolicyId as CedarId, PolicySet, PrincipalConstraint, ResourceConstraint, ValidationMode,
 };
 use miette::Diagnostic;
 use std::{collections::BTreeSet, fmt};
@@ -106,6 +106,9 @@ pub enum PolicyProblem {
         /// The project.
         project: ProjectName,
     },
+    /// A character that no database text can hold.
+    #[error("the policy holds a NUL character")]
+    Nul,
     /// It names something that cannot exist, so that the rule would never apply.
     #[error(
         "{entity} can never exist: its type is unknown or its id malformed (a folder ends in `/`, a workload is cluster/namespace/account, a role is project/name)"
@@ -197,6 +200,11 @@ impl Problem {
     fn order(&self) -> (Option<Position>, String) {
         (self.position, self.message.clone())
     }
+}
+
+/// Whether a stored policy forbids. What does not parse is taken for one: whoever asks wants to be careful with forbids.
+pub fn is_forbid(text: &str) -> bool {
+    parse_one(text).map_or(true, |policy| policy.effect() == Effect::Forbid)
 }
 
 /// Checks that a policy cannot decide on anything outside its project, and that what it names can exist.

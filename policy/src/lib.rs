@@ -13,7 +13,7 @@ mod entity;
 mod rule;
 
 pub use authorize::{DenialReason, Denied, Grant, Request, Resource};
-pub use check::{CheckedPolicy, MAX_POLICY_NAME, MAX_POLICY_TEXT, PolicyProblem, Position};
+pub use check::{CheckedPolicy, MAX_POLICY_NAME, MAX_POLICY_TEXT, PolicyProblem, Position, is_forbid};
 pub use complexity::TooComplex;
 pub use engine::Engine;
 pub use rule::{BadGrant, GrantRule, GrantScope, Slice, TextPolicy, check_grant, principal_keys};

@@ -10,7 +10,10 @@ use strongroom_crypto::Keyring;
 use strongroom_policy::Engine;
 use strongroom_store::{AuditRow, Store, Transaction, insert_events};
 use time::OffsetDateTime;
-use tokio::sync::watch;
+use tokio::{
+    sync::{Mutex, Semaphore, watch},
+    time::Instant,
+};
 use uuid::Uuid;
 
 /// The running server.
@@ -34,9 +37,16 @@ pub struct App {
     pub session_seconds: u32,
     /// How long clients may take.
     pub deadlines: Deadlines,
+    /// The last look at whether the database answers.
+    pub readiness: Mutex<Option<(Instant, bool)>>,
+    /// Requests that are being served; beyond that newcomers are told to come again.
+    pub room: Arc<Semaphore>,
     /// Turns true when the server stops.
     pub stop: watch::Receiver<bool>,
 }
+
+/// Most requests being served at once. Open watches are not counted.
+pub const MAX_REQUESTS: usize = 1024;
 
 /// A request as operations see it.
 #[derive(Clone, Copy, Debug)]
@@ -66,7 +76,7 @@ impl App {
         &self.instance.keyring
     }
 
-    /// Checks a row's MAC. A wrong one is counted and logged, and ends the request.
+    /// Checks a row's MAC. A wrong one ends the request; whoever answers it counts and logs it.
     pub fn verify<T: MacRow>(&self, row: Unverified<T>) -> Result<Verified<T>, Failure> {
         self.keyring().verify_row(row).map_err(|tampered| Failure::Integrity(tampered.to_string()))
     }

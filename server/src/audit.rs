@@ -1,10 +1,17 @@
 //! The audit writer: events of reads and refusals are committed in groups, before anything is released.
 
 use crate::{failure::Failure, metrics as names};
-use std::{sync::Arc, time::Duration};
-use strongroom_core::AuditEvent;
+use std::{
+    error::Error as _,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use strongroom_core::{AuditEvent, Maced};
 use strongroom_crypto::Keyring;
-use strongroom_store::{AuditRow, Store, StoreError, insert_events};
+use strongroom_store::{AuditRow, EventWriter, Store, StoreError};
 use tokio::sync::{mpsc, oneshot};
 
 /// Most events in one transaction.
@@ -21,49 +28,85 @@ struct Entry {
 
 /// A handle on the writer. The writer ends when the last handle is dropped, after all that was given to it.
 #[derive(Clone, Debug)]
-pub struct AuditWriter(mpsc::Sender<Entry>);
+pub struct AuditWriter {
+    queue: mpsc::Sender<Entry>,
+    healthy: Arc<AtomicBool>,
+}
 
 impl AuditWriter {
     /// Starts the writer's task.
     pub fn start(store: Store, keyring: Arc<Keyring>) -> (Self, tokio::task::JoinHandle<()>) {
-        let (sender, receiver) = mpsc::channel(QUEUE);
-        (Self(sender), tokio::spawn(write(receiver, store, keyring)))
+        let (queue, receiver) = mpsc::channel(QUEUE);
+        let healthy = Arc::new(AtomicBool::new(true));
+        let task = tokio::spawn(write(receiver, EventWriter::new(store), keyring, healthy.clone()));
+        (Self { queue, healthy }, task)
     }
 
     /// Commits an event; only after `Ok` may anything be released.
     pub async fn commit(&self, event: AuditEvent) -> Result<(), Failure> {
         let (committed, answer) = oneshot::channel();
-        self.0.try_send(Entry { event, committed }).map_err(|_| Failure::AuditUnavailable)?;
+        self.queue.try_send(Entry { event, committed }).map_err(|_| Failure::AuditUnavailable)?;
         match tokio::time::timeout(PATIENCE, answer).await {
             Ok(Ok(true)) => Ok(()),
             _ => Err(Failure::AuditUnavailable),
         }
     }
+
+    /// Whether the last group was written.
+    pub fn is_healthy(&self) -> bool {
+        self.healthy.load(Ordering::Relaxed)
+    }
 }
 
-async fn write(mut receiver: mpsc::Receiver<Entry>, store: Store, keyring: Arc<Keyring>) {
+async fn write(
+    mut receiver: mpsc::Receiver<Entry>,
+    mut writer: EventWriter,
+    keyring: Arc<Keyring>,
+    healthy: Arc<AtomicBool>,
+) {
     let mut group = Vec::with_capacity(GROUP);
     // While one group commits, the next gathers: the busier, the larger the groups.
     while receiver.recv_many(&mut group, GROUP).await > 0 {
-        let (events, answers): (Vec<_>, Vec<_>) = group.drain(..).map(|entry| (entry.event, entry.committed)).unzip();
-        let count = events.len() as u64;
-        let outcome = commit(&store, &keyring, events).await;
-        if let Err(error) = &outcome {
-            tracing::error!(error = %error, events = count, "audit events could not be written; their requests are refused");
-        } else {
-            metrics::counter!(names::AUDIT_EVENTS).increment(count);
-            metrics::counter!(names::AUDIT_COMMITS).increment(1);
-        }
-        for answer in answers {
+        let (rows, answers): (Vec<_>, Vec<_>) =
+            group.drain(..).map(|entry| (keyring.mac_audit_row(AuditRow::from(entry.event)), entry.committed)).unzip();
+        let outcomes = match writer.commit(&rows).await {
+            Ok(()) => {
+                metrics::counter!(names::AUDIT_COMMITS).increment(1);
+                vec![true; rows.len()]
+            }
+            // The database is away: trying each would only take longer.
+            Err(error @ StoreError::Unavailable(_)) => {
+                report(&error, rows.len());
+                vec![false; rows.len()]
+            }
+            // One event that cannot be written must not take the others of its group with it.
+            Err(error) => {
+                report(&error, rows.len());
+                one_by_one(&mut writer, rows).await
+            }
+        };
+        healthy.store(outcomes.iter().any(|written| *written), Ordering::Relaxed);
+        metrics::counter!(names::AUDIT_EVENTS).increment(outcomes.iter().filter(|written| **written).count() as u64);
+        for (answer, written) in answers.into_iter().zip(outcomes) {
             // A caller that no longer waits was refused already.
-            let _ = answer.send(outcome.is_ok());
+            let _ = answer.send(written);
         }
     }
 }
 
-async fn commit(store: &Store, keyring: &Keyring, events: Vec<AuditEvent>) -> Result<(), StoreError> {
-    let rows: Vec<_> = events.into_iter().map(|event| keyring.mac_audit_row(AuditRow::from(event))).collect();
-    let mut transaction = store.begin().await?;
-    insert_events(transaction.connection(), &rows).await?;
-    transaction.commit().await
+async fn one_by_one(writer: &mut EventWriter, rows: Vec<Maced<AuditRow>>) -> Vec<bool> {
+    let mut outcomes = Vec::with_capacity(rows.len());
+    for row in rows {
+        let outcome = writer.commit(std::slice::from_ref(&row)).await;
+        if let Err(error) = &outcome {
+            report(error, 1);
+        }
+        outcomes.push(outcome.is_ok());
+    }
+    outcomes
+}
+
+fn report(error: &StoreError, events: usize) {
+    let cause = error.source().map(ToString::to_string).unwrap_or_default();
+    tracing::error!(error = %error, cause, events, "audit events could not be written; their requests are refused");
 }

@@ -65,7 +65,8 @@ impl Failure {
             Self::Conflict(_) => ErrorCode::AlreadyExists,
             Self::Invalid(_) => ErrorCode::UnprocessableContent,
             Self::BadPolicy(_) => ErrorCode::BadPolicy,
-            Self::Unavailable(_) | Self::OutcomeUnknown => ErrorCode::Unavailable,
+            Self::Unavailable(_) => ErrorCode::Unavailable,
+            Self::OutcomeUnknown => ErrorCode::OutcomeUnknown,
             Self::AuditUnavailable => ErrorCode::AuditUnavailable,
             Self::Integrity(_) => ErrorCode::Integrity,
             Self::Internal(_) => ErrorCode::Internal,
@@ -85,6 +86,7 @@ impl From<StoreError> for Failure {
                 tracing::warn!(error = %error, "the outcome of a commit is unknown");
                 Self::OutcomeUnknown
             }
+            StoreError::BadText => Self::Invalid("a text holds a NUL character".to_owned()),
             error @ StoreError::Corrupt { .. } => Self::Integrity(error.to_string()),
             other => Self::Internal(anyhow::Error::new(other)),
         }

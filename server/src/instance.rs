@@ -2,11 +2,11 @@
 
 use crate::failure::Failure;
 use std::sync::Arc;
-use strongroom_core::{Clock, InstanceId, Verified};
+use strongroom_core::{Clock, InstanceId, Unverified, Verified};
 use strongroom_crypto::{Keyring, KeyringError, KeyringMac, RootKeyProvider, Tampered, WrappedPurposeKey, WrappedTerm};
 use strongroom_store::{
     Connection, InstanceKind, InstanceRow, PurposeKeyRow, RevisionRow, Store, StoreError, TermRow, insert_instance,
-    insert_purpose_key, insert_revision, insert_term, instance, lock_instance, purpose_keys, terms,
+    insert_purpose_key, insert_revision, insert_term, instance, is_migrated, lock_instance, purpose_keys, terms,
 };
 use thiserror::Error;
 use uuid::Uuid;
@@ -72,10 +72,7 @@ pub async fn open_or_create(
     lock_instance(transaction.connection()).await?;
     let opened = match instance(transaction.connection()).await? {
         Some(row) => {
-            // Looked at unverified only to refuse: another instance has another root key, and the answer would be about keys instead.
-            row.claimed(|row| check_same(row, name, kind))?;
-            let (row, keyring) = open(transaction.connection(), root, row).await?;
-            check_same(&row, name, kind)?;
+            let (row, keyring) = open_same(transaction.connection(), root, row, name, kind).await?;
             Instance { id: row.id, name: row.name.clone(), keyring: Arc::new(keyring) }
         }
         None => create(transaction.connection(), root, name, kind, clock).await?,
@@ -84,22 +81,51 @@ pub async fn open_or_create(
     Ok(opened)
 }
 
-/// Refuses an instance of the other kind or of another name.
-fn check_same(row: &InstanceRow, name: &str, kind: InstanceKind) -> Result<(), CannotOpen> {
-    if row.kind != kind {
-        return Err(CannotOpen::OtherKind { found: row.kind.as_str(), wanted: kind.as_str() });
-    }
-    if row.name != name {
-        return Err(CannotOpen::OtherName { found: row.name.clone(), wanted: name.to_owned() });
+/// Refuses a database that holds another instance, before anything is done to it. An empty one passes.
+pub async fn check_existing(
+    store: &Store,
+    root: &dyn RootKeyProvider,
+    name: &str,
+    kind: InstanceKind,
+) -> Result<(), CannotOpen> {
+    let mut connection = store.reader().await?;
+    if is_migrated(&mut connection).await?
+        && let Some(row) = instance(&mut connection).await?
+    {
+        open_same(&mut connection, root, row, name, kind).await?;
     }
     Ok(())
 }
 
-/// The instance's row, checked, and the keyring that checked it.
-pub(crate) async fn open(
+/// Opens the instance where it is of this kind and name.
+async fn open_same(
     connection: &mut Connection,
     root: &dyn RootKeyProvider,
-    row: strongroom_core::Unverified<InstanceRow>,
+    row: Unverified<InstanceRow>,
+    name: &str,
+    kind: InstanceKind,
+) -> Result<(Verified<InstanceRow>, Keyring), CannotOpen> {
+    let check = |row: &InstanceRow| {
+        if row.kind != kind {
+            return Err(CannotOpen::OtherKind { found: row.kind.as_str(), wanted: kind.as_str() });
+        }
+        if row.name != name {
+            return Err(CannotOpen::OtherName { found: row.name.clone(), wanted: name.to_owned() });
+        }
+        Ok(())
+    };
+    // Looked at unverified only to refuse: another instance has another root key, and the answer would be about keys instead.
+    row.claimed(check)?;
+    let (row, keyring) = open(connection, root, row).await?;
+    check(&row)?;
+    Ok((row, keyring))
+}
+
+/// The instance's row, checked, and the keyring that checked it.
+async fn open(
+    connection: &mut Connection,
+    root: &dyn RootKeyProvider,
+    row: Unverified<InstanceRow>,
 ) -> Result<(Verified<InstanceRow>, Keyring), CannotOpen> {
     // The MAC's key stands in the row that it authenticates: it is sealed under the root key for the id that the row claims, so it opens for no other.
     let (id, wrapped) = row.claimed(|row| (row.id, row.keyring_mac_key.clone()));

@@ -20,6 +20,12 @@ pub fn harden() {
             rustix::process::Resource::Core,
             rustix::process::Rlimit { current: Some(0), maximum: Some(0) },
         );
+        // Each connection is a descriptor, and the soft limit is often 1,024.
+        let files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        let _ = rustix::process::setrlimit(
+            rustix::process::Resource::Nofile,
+            rustix::process::Rlimit { current: files.maximum, maximum: files.maximum },
+        );
         if not_dumpable.is_err() || no_core.is_err() {
             tracing::warn!("core dumps could not be switched off");
         }

@@ -1,11 +1,11 @@
 //! A server from its settings: opened, running, stopped.
 
 use crate::{
-    app::App,
+    app::{App, MAX_REQUESTS},
     audit::AuditWriter,
     cluster::{Reviewers, install_jwt_provider},
     http,
-    instance::open_or_create,
+    instance::{check_existing, open_or_create},
     metrics,
     serve::{serve, tls},
     settings::Settings,
@@ -17,7 +17,11 @@ use strongroom_core::{Clock, SystemClock};
 use strongroom_crypto::RootKey;
 use strongroom_policy::Engine;
 use strongroom_store::{InstanceKind, Options, Store};
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio::{
+    net::TcpListener,
+    sync::{Mutex, Semaphore, watch},
+    task::JoinHandle,
+};
 
 /// How long a start waits for the database.
 const DATABASE_PATIENCE: Duration = Duration::from_mins(1);
@@ -34,16 +38,14 @@ pub struct Server {
 /// What an [`App`] needs beside it.
 pub struct Background {
     audit: JoinHandle<()>,
-    stores: [Store; 2],
+    store: Store,
 }
 
 impl Background {
     /// Waits until every event is written, and closes the database's connections.
     pub async fn finish(self) {
         let _ = self.audit.await;
-        for store in self.stores {
-            store.close().await;
-        }
+        self.store.close().await;
     }
 }
 
@@ -61,13 +63,13 @@ pub async fn open_app(settings: &Settings, stop: watch::Receiver<bool>) -> anyho
         ..Options::default()
     };
     let store = Store::connect(url, &options)?;
-    // Connections of its own: requests that hold one while they wait for their event must not keep the writer from getting any.
-    let audit_store = Store::connect(url, &Options { max_connections: 2, ..options })?;
     wait_for_database(&store).await?;
-    store.migrate().await?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    // A database that is somebody else's is left as it is, its schema too.
+    check_existing(&store, &root, &settings.instance, settings.kind).await?;
+    store.migrate().await?;
     let instance = open_or_create(&store, &root, &settings.instance, settings.kind, clock.as_ref()).await?;
-    let (audit, writing) = AuditWriter::start(audit_store.clone(), instance.keyring.clone());
+    let (audit, writing) = AuditWriter::start(store.clone(), instance.keyring.clone());
     let app = Arc::new(App {
         instance,
         store: store.clone(),
@@ -78,9 +80,11 @@ pub async fn open_app(settings: &Settings, stop: watch::Receiver<bool>) -> anyho
         reviewers: Reviewers::new(settings.reviewer_token.clone()),
         session_seconds: settings.session_seconds,
         deadlines: settings.deadlines,
+        readiness: Mutex::default(),
+        room: Arc::new(Semaphore::new(MAX_REQUESTS)),
         stop,
     });
-    Ok((app, Background { audit: writing, stores: [store, audit_store] }))
+    Ok((app, Background { audit: writing, store }))
 }
 
 impl Server {

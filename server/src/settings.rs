@@ -191,7 +191,7 @@ impl Settings {
 
     fn parse(file: &Path, text: &str, database_url: Option<String>, log: Option<String>) -> Result<Self, BadSettings> {
         let malformed = |message: String| BadSettings::Malformed { file: file.to_owned(), message };
-        let parsed: File = toml::from_str(text).map_err(|error| malformed(error.to_string()))?;
+        let parsed: File = toml::from_str(text).map_err(|error| malformed(place(text, &error)))?;
         let directory = file.parent().unwrap_or(Path::new("."));
         let resolve = |name: PathBuf| directory.join(name);
         let database_url = match (database_url, parsed.database.url_file) {
@@ -242,6 +242,24 @@ impl Settings {
     }
 }
 
+/// What is wrong and where, without the line itself: a password in the wrong place must not reach the log.
+fn place(text: &str, error: &toml::de::Error) -> String {
+    let Some(span) = error.span() else { return error.message().to_owned() };
+    let before = &text[..span.start.min(text.len())];
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().map_or(0, |last| last.chars().count()) + 1;
+    let message = error.message();
+    // Of a value only what was expected instead is kept.
+    let message = if message.starts_with("invalid") {
+        message
+            .rsplit_once(", expected")
+            .map_or("not what is expected here", |(quoted, _)| &message[quoted.len() + 2..])
+    } else {
+        message
+    };
+    format!("line {line}, column {column}: {message}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -266,7 +284,7 @@ mod tests {
         for (text, url, expected) in [
             (GOOD.to_owned(), None, "no database"),
             (format!("{GOOD}[database]\nurl_file = \"u\"\n"), Some("postgres://x"), "given twice"),
-            (format!("{GOOD}[database]\nurl = \"u\"\n"), Some("postgres://x"), "line 8"),
+            (format!("{GOOD}[database]\nurl = \"canary\"\n"), Some("postgres://x"), "line 8"),
             (GOOD.replace("trial", "Trial"), Some("postgres://x"), "instance:"),
             (format!("{GOOD}[sessions]\nseconds = 3600\n"), Some("postgres://x"), "sessions.seconds"),
             (GOOD.replace("[root_key]\nfile = \"root.key\"\n", ""), Some("postgres://x"), "root_key"),
@@ -274,6 +292,7 @@ mod tests {
         ] {
             let message = parse(&text, url).unwrap_err();
             assert!(message.contains(expected), "{message}");
+            assert!(!message.contains("canary"), "{message}");
         }
     }
 
@@ -282,12 +301,19 @@ mod tests {
         let documentation = include_str!("../../docs/configuration.md");
         // An unknown option's error lists all known ones, from the code.
         for table in ["", "database", "tls", "root_key", "sessions", "kubernetes", "limits"] {
-            let text = if table.is_empty() { "unknown_option = 1\n".to_owned() } else { format!("[{table}]\nunknown_option = 1\n") };
+            let text = if table.is_empty() {
+                "unknown_option = 1\n".to_owned()
+            } else {
+                format!("[{table}]\nunknown_option = 1\n")
+            };
             let error = toml::from_str::<File>(&text).err().unwrap().to_string();
             let (_, known) = error.split_once("expected ").unwrap();
             let names: Vec<_> = known.split('`').skip(1).step_by(2).collect();
             assert!(!names.is_empty(), "{error}");
-            for name in names.into_iter().filter(|name| !["database", "tls", "root_key", "sessions", "kubernetes", "limits"].contains(name)) {
+            for name in names
+                .into_iter()
+                .filter(|name| !["database", "tls", "root_key", "sessions", "kubernetes", "limits"].contains(name))
+            {
                 let option = if table.is_empty() { format!("| `{name}` |") } else { format!("| `{table}.{name}` |") };
                 assert!(documentation.contains(&option), "docs/configuration.md lacks {option}");
             }

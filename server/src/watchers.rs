@@ -12,6 +12,9 @@ use strongroom_core::SecretPath;
 use strongroom_store::{Notice, Store};
 use tokio::sync::Notify;
 
+/// After so long without a notice the listener's connection is asked whether it is still there.
+const QUIET: Duration = Duration::from_secs(20);
+
 /// All streams of this process.
 #[derive(Debug, Default)]
 pub struct Watchers {
@@ -103,9 +106,14 @@ pub(crate) async fn listen(store: Store, watchers: Arc<Watchers>) {
             Ok(mut listener) => {
                 watchers.wake_all();
                 loop {
-                    match listener.next().await {
-                        Ok(Notice::Changed(path)) => watchers.wake(&path),
-                        Ok(Notice::Reconnected) => watchers.wake_all(),
+                    let heard = match tokio::time::timeout(QUIET, listener.next()).await {
+                        Ok(heard) => heard.map(Some),
+                        Err(_) => listener.check().await.map(|()| None),
+                    };
+                    match heard {
+                        Ok(None) => {}
+                        Ok(Some(Notice::Changed(path))) => watchers.wake(&path),
+                        Ok(Some(Notice::Reconnected)) => watchers.wake_all(),
                         Err(error) => {
                             tracing::warn!(error = %error, "the listener lost the database");
                             break;

@@ -1,6 +1,11 @@
 //! Audit events.
 
-use crate::{error::StoreError, pool::Connection};
+use crate::{
+    error::StoreError,
+    pool::{Connection, Store},
+};
+use sqlx::{Connection as _, PgConnection};
+use std::time::Duration;
 use strongroom_core::{AuditEvent, Columns, Identity, MacRow, Maced};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -78,6 +83,47 @@ impl MacRow for AuditRow {
             c.integer(version);
         });
         out.text(&self.decision).text(&self.policies).text(&self.outcome).optional(self.source.as_deref(), text);
+    }
+}
+
+/// A connection of its own that only writes events. It is no part of the pool: requests that hold a pooled connection while they wait for their event must
+/// not keep the writer from getting one, and a connection that stops answering is thrown away here, which a pool would not do.
+#[derive(Debug)]
+pub struct EventWriter {
+    store: Store,
+    connection: Option<PgConnection>,
+}
+
+/// How long one group may take, the connection included.
+const GROUP_PATIENCE: Duration = Duration::from_secs(3);
+
+impl EventWriter {
+    /// A writer that connects when it is first used.
+    pub fn new(store: Store) -> Self {
+        Self { store, connection: None }
+    }
+
+    /// Commits events, all or none. After any error but [`StoreError::BadText`] and [`StoreError::Refused`] they may have been committed all the same.
+    ///
+    /// One autocommit statement is safe here, though it is banned elsewhere: nothing cancels it but the deadline, and then the connection goes too.
+    pub async fn commit(&mut self, rows: &[Maced<AuditRow>]) -> Result<(), StoreError> {
+        let mut connection = self.connection.take();
+        let written = tokio::time::timeout(GROUP_PATIENCE, async {
+            let mut connection = match connection.take() {
+                Some(connection) => connection,
+                None => PgConnection::connect_with(&self.store.connect_options()).await?,
+            };
+            let outcome = insert_events(&mut connection, rows).await;
+            Ok::<_, StoreError>((connection, outcome))
+        });
+        let (connection, outcome) = match written.await {
+            Ok(written) => written?,
+            Err(_) => return Err(StoreError::Unavailable(sqlx::Error::PoolTimedOut)),
+        };
+        if !matches!(outcome, Err(StoreError::Unavailable(_))) {
+            self.connection = Some(connection);
+        }
+        outcome
     }
 }
 

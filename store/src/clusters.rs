@@ -91,15 +91,9 @@ pub async fn cluster_by_name(
     Ok(row.map(Raw::unverified))
 }
 
-/// Adds a cluster, unless its name was ever used.
+/// Adds a cluster.
 pub async fn insert_cluster(connection: &mut Connection, row: &Maced<ClusterRow>) -> Result<(), StoreError> {
     let (r, mac) = (row.row(), row.mac());
-    let used = sqlx::query_scalar!(r#"SELECT EXISTS (SELECT 1 FROM cluster_names WHERE name = $1) AS "used!""#, r.name)
-        .fetch_one(&mut *connection)
-        .await?;
-    if used {
-        return Err(StoreError::Conflict(crate::Conflict::ClusterName));
-    }
     let result = sqlx::query!(
         "INSERT INTO clusters (id, name, issuer, trust, author, created_at, mac_generation, mac_layout, mac)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
@@ -118,15 +112,61 @@ pub async fn insert_cluster(connection: &mut Connection, row: &Maced<ClusterRow>
     one_row("clusters", &result)
 }
 
-/// Removes a cluster and retires its name. Answers `false` when there was none.
-pub async fn delete_cluster(connection: &mut Connection, name: &str, now: OffsetDateTime) -> Result<bool, StoreError> {
-    let result = sqlx::query!("DELETE FROM clusters WHERE name = $1", name).execute(&mut *connection).await?;
-    if result.rows_affected() == 0 {
-        return Ok(false);
+/// Removes a cluster. Answers `false` when there was none.
+pub async fn delete_cluster(connection: &mut Connection, name: &str) -> Result<bool, StoreError> {
+    let result = sqlx::query!("DELETE FROM clusters WHERE name = $1", name).execute(connection).await?;
+    Ok(result.rows_affected() == 1)
+}
+
+/// A name that a removed cluster had: it is never given out again, because roles name clusters by name.
+#[derive(Clone, Debug)]
+pub struct RetiredNameRow {
+    /// The name.
+    pub name: String,
+    /// When the cluster was removed.
+    pub retired_at: OffsetDateTime,
+}
+
+impl MacRow for RetiredNameRow {
+    const TABLE: &'static str = "cluster_names";
+    const LAYOUT: i16 = 1;
+
+    fn columns(&self, out: &mut Columns) {
+        out.text(&self.name).time(self.retired_at);
     }
-    let retired = sqlx::query!("INSERT INTO cluster_names (name, retired_at) VALUES ($1, $2)", name, now)
-        .execute(connection)
-        .await?;
-    one_row("cluster_names", &retired)?;
-    Ok(true)
+}
+
+/// The row of a retired name, where the name is one.
+pub async fn retired_name(
+    connection: &mut Connection,
+    name: &str,
+) -> Result<Option<Unverified<RetiredNameRow>>, StoreError> {
+    let row = sqlx::query!(
+        "SELECT name, retired_at, mac_generation, mac_layout, mac FROM cluster_names WHERE name = $1",
+        name
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(row.map(|r| {
+        Unverified::new(
+            RetiredNameRow { name: r.name, retired_at: r.retired_at },
+            RowMac { generation: r.mac_generation, layout: r.mac_layout, tag: r.mac },
+        )
+    }))
+}
+
+/// Retires a name.
+pub async fn retire_name(connection: &mut Connection, row: &Maced<RetiredNameRow>) -> Result<(), StoreError> {
+    let (r, mac) = (row.row(), row.mac());
+    let result = sqlx::query!(
+        "INSERT INTO cluster_names (name, retired_at, mac_generation, mac_layout, mac) VALUES ($1, $2, $3, $4, $5)",
+        r.name,
+        r.retired_at,
+        mac.generation,
+        mac.layout,
+        mac.tag
+    )
+    .execute(connection)
+    .await?;
+    one_row("cluster_names", &result)
 }

@@ -34,6 +34,9 @@ pub enum StoreError {
         /// Which column.
         column: &'static str,
     },
+    /// A text that PostgreSQL cannot hold: it has a NUL character.
+    #[error("a text holds a NUL character")]
+    BadText,
     /// The query itself is wrong: a defect of this program, or a database of another version.
     #[error("the database refused a query")]
     Refused(#[source] sqlx::Error),
@@ -84,9 +87,10 @@ impl From<sqlx::Error> for StoreError {
         };
         match (conflict, database.code().as_deref()) {
             (Some(conflict), Some("23505")) => Self::Conflict(conflict),
+            (_, Some("22021" | "22P05")) => Self::BadText,
             // Connection exceptions, transaction rollbacks, insufficient resources, operator intervention, and a standby that refuses to write.
             (_, Some(code))
-                if ["08", "40", "53", "57"].iter().any(|class| code.starts_with(class)) || code == "25006" =>
+                if ["08", "40", "53", "55", "57"].iter().any(|class| code.starts_with(class)) || code == "25006" =>
             {
                 Self::Unavailable(error)
             }

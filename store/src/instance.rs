@@ -69,6 +69,11 @@ impl MacRow for InstanceRow {
     }
 }
 
+/// Whether the schema has an instance's table: whether a database was ever migrated.
+pub async fn is_migrated(connection: &mut Connection) -> Result<bool, StoreError> {
+    Ok(sqlx::query_scalar!(r#"SELECT to_regclass('instance') IS NOT NULL AS "there!""#).fetch_one(connection).await?)
+}
+
 /// The instance, where there is one.
 pub async fn instance(connection: &mut Connection) -> Result<Option<Unverified<InstanceRow>>, StoreError> {
     let row = sqlx::query!(

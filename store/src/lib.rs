@@ -19,14 +19,16 @@ mod roles;
 mod secrets;
 mod tokens;
 
-pub use audit::{AuditRow, insert_events};
-pub use clusters::{ClusterRow, cluster_by_name, clusters, delete_cluster, insert_cluster};
+pub use audit::{AuditRow, EventWriter, insert_events};
+pub use clusters::{
+    ClusterRow, RetiredNameRow, cluster_by_name, clusters, delete_cluster, insert_cluster, retire_name, retired_name,
+};
 pub use error::{Conflict, StoreError};
 pub use grants::{GrantRow, delete_grant, grants_for, grants_of_project, insert_grant};
-pub use instance::{InstanceKind, InstanceRow, insert_instance, instance, lock_instance, update_instance};
+pub use instance::{InstanceKind, InstanceRow, insert_instance, instance, is_migrated, lock_instance, update_instance};
 pub use keyring::{PurposeKeyRow, TermRow, insert_purpose_key, insert_term, purpose_keys, terms};
 pub use notifications::{Listener, Notice, notify_change};
-pub use policies::{PolicyRow, delete_policy, policies_for, policies_of_project, upsert_policy};
+pub use policies::{PolicyRow, delete_policy, policies_for, policies_of_project, policy_by_name, upsert_policy};
 pub use pool::{Connection, Options, Store, Transaction};
 pub use projects::{
     ProjectKeyRow, ProjectRow, active_project_key, insert_project, insert_project_key, project_by_name, projects,

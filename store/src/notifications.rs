@@ -5,6 +5,7 @@ use crate::{
     pool::{Connection, Store},
 };
 use sqlx::postgres::PgListener;
+use std::time::Duration;
 use strongroom_core::SecretPath;
 
 const CHANNEL: &str = "strongroom_secrets";
@@ -37,6 +38,15 @@ impl Store {
 }
 
 impl Listener {
+    /// Whether the connection still answers. A connection that was cut without a word would listen for ever and hear nothing.
+    pub async fn check(&mut self) -> Result<(), StoreError> {
+        let alive = sqlx::query_scalar!(r#"SELECT true AS "alive!""#).fetch_one(&mut self.0);
+        match tokio::time::timeout(Duration::from_secs(5), alive).await {
+            Ok(answer) => Ok(answer.map(|_| ())?),
+            Err(_) => Err(StoreError::Unavailable(sqlx::Error::PoolTimedOut)),
+        }
+    }
+
     /// The next notice. A lost connection is opened again; that may fail, and then the caller tries again later.
     pub async fn next(&mut self) -> Result<Notice, StoreError> {
         loop {

@@ -102,6 +102,24 @@ pub async fn policies_of_project(
     Ok(rows.into_iter().map(Raw::unverified).collect())
 }
 
+/// One policy.
+pub async fn policy_by_name(
+    connection: &mut Connection,
+    project: ProjectId,
+    name: &str,
+) -> Result<Option<Unverified<PolicyRow>>, StoreError> {
+    let row = sqlx::query_as!(
+        Raw,
+        "SELECT id, project_id, name, text, principal_key, author, created_at, mac_generation, mac_layout, mac
+         FROM policies WHERE project_id = $1 AND name = $2",
+        project.0,
+        name
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(row.map(Raw::unverified))
+}
+
 /// Adds a policy, or replaces the one of its name whole, id included.
 pub async fn upsert_policy(connection: &mut Connection, row: &Maced<PolicyRow>) -> Result<(), StoreError> {
     let (r, mac) = (row.row(), row.mac());

@@ -71,11 +71,12 @@ impl Store {
         if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
             return Err(not_postgres);
         }
-        let mut connect = PgConnectOptions::from_str(url)
-            .map_err(|_| not_postgres)?
-            .application_name("strongroom")
-            .options([
+        let mut connect =
+            PgConnectOptions::from_str(url).map_err(|_| not_postgres)?.application_name("strongroom").options([
                 ("statement_timeout", format!("{}ms", options.statement_timeout.as_millis())),
+                // A replica that is cut off must not hold its locks until TCP gives up.
+                ("idle_in_transaction_session_timeout", "30s".to_owned()),
+                ("lock_timeout", "5s".to_owned()),
                 ("timezone", "UTC".to_owned()),
             ]);
         if let Some(ca) = &options.ca {
@@ -109,11 +110,18 @@ impl Store {
     }
 
     /// Brings the schema up to date. Safe with several replicas starting at once: an advisory lock lets one work, and the rest find nothing to do.
+    ///
+    /// It uses a connection of its own without a limit on statements' time: a large table takes long, and so does waiting for another replica.
     pub async fn migrate(&self) -> Result<(), StoreError> {
-        sqlx::migrate!("../migrations").run(&self.pool).await.map_err(|error| match error {
+        let unlimited = self.connect.clone().options([("statement_timeout", "0"), ("lock_timeout", "0")]);
+        let mut connection = PgConnection::connect_with(&unlimited).await?;
+        let outcome = sqlx::migrate!("../migrations").run(&mut connection).await.map_err(|error| match error {
             sqlx::migrate::MigrateError::Execute(error) => StoreError::from(error),
             other => StoreError::Migrate(Box::new(other)),
-        })
+        });
+        // The outcome stands; how the connection ends does not matter any more.
+        let _ = connection.close().await;
+        outcome
     }
 
     /// Begins a transaction. All writes go through one: an autocommit write could land in a transaction that a cancelled request left open.
@@ -151,11 +159,16 @@ impl Store {
 /// transaction: sqlx 0.9.0 forgets a `BEGIN` whose future was cancelled, and later autocommit statements would be lost with it.
 ///
 /// In a transaction `now()` is the time of its `BEGIN`; outside of one it is the statement's own. This is asked instead of sending `ROLLBACK`,
-/// which PostgreSQL answers with a warning in its log each time there is nothing to roll back.
+/// which PostgreSQL answers with a warning in its log each time there is nothing to roll back. It must be a simple query: a prepared one gets its
+/// `now()` when it is bound and its `statement_timestamp()` when it is executed, and the two never agree.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the checked macros prepare their statements; this one must not be prepared"
+)]
 async fn is_fit(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    let probe = sqlx::query_scalar!(r#"SELECT (now() = statement_timestamp() AND NOT pg_is_in_recovery()) AS "fit!""#);
+    let probe = sqlx::raw_sql("SELECT now() = statement_timestamp() AND NOT pg_is_in_recovery()");
     match connection.fetch_one(probe).await {
-        Ok(row) => Ok(sqlx::Row::get(&row, 0)),
+        Ok(row) => sqlx::Row::try_get(&row, 0),
         // An error here closes the connection and tries the next one.
         Err(_) => Ok(false),
     }

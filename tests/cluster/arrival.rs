@@ -76,7 +76,7 @@ pub(crate) async fn comes_up(suite: &Suite) -> anyhow::Result<Figures> {
         ),
         "the first instruction found its file".to_owned(),
         format!(
-            "files of {USER}:{USER} or the agent's group with mode 400, on a tmpfs that is read-only to the app; nothing there can be written or removed"
+            "files of user {USER} with mode 0400, on a tmpfs that is read-only to the app: nothing in it could be written, made or removed"
         ),
         format!("app: uid {USER}, no capabilities, no new privileges, seccomp; agent: {agents_own}"),
     ])

@@ -26,12 +26,15 @@ enum Who {
     Nobody,
 }
 
+use Who::{Admin, Nobody, Stranger};
+
 async fn event_of(sql: &mut Sql, answer: &Answer) -> Vec<serde_json::Value> {
     let id = answer.header("x-request-id").unwrap();
     sql.rows(&format!("SELECT * FROM audit_events WHERE request_id = '{id}'")).await
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a table of requests")]
 async fn each_request_leaves_exactly_one_event() {
     let server = TestServer::start().await;
     let stranger = server.session("other", "api").await;
@@ -45,7 +48,6 @@ async fn each_request_leaves_exactly_one_event() {
         status,
         event,
     };
-    use Who::{Admin, Nobody, Stranger};
     let put = || Some(json!({"fields": {"a": "1"}}));
     let grant = || Some(json!({"principal": "user:ada", "actions": ["read"], "scope": "shop/"}));
     let cluster = || {

@@ -5,11 +5,11 @@ use std::process::Command;
 use strongroom_client::PutOptions;
 use strongroom_core::Action;
 use strongroom_local::Pod;
-use strongroom_tests::{Sql, TestServer, fields, logged, path, pinned, raw_bytes, reference};
+use strongroom_tests::{Sql, TestServer, fields, hex, logged, path, pinned, raw_bytes, reference};
 
 /// Every form in which a text may stand somewhere: raw, as hex, and as base64 in the three alignments that other bytes before it can give.
 fn forms(text: &str) -> Vec<(String, Vec<u8>)> {
-    let hex: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let hex = hex(text.as_bytes());
     let mut forms = vec![
         ("raw".to_owned(), text.as_bytes().to_vec()),
         ("hex".to_owned(), hex.clone().into_bytes()),

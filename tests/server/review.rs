@@ -191,10 +191,11 @@ async fn a_token_that_the_cluster_confirms_logs_in_and_the_reviewer_shows_its_ow
     assert_eq!(world.api.seen.lock().unwrap().last().unwrap().authorization, "Bearer the-renewed-token");
 }
 
+type Change = fn(&mut Value);
+
 #[tokio::test]
 async fn each_answer_that_differs_from_what_the_token_claims_is_a_refusal() {
     let world = World::new().await;
-    type Change = fn(&mut Value);
     let changes: [(&str, Change); 17] = [
         ("not authenticated", |s| s["authenticated"] = json!(false)),
         ("authentication left out", |s| drop(s.as_object_mut().unwrap().remove("authenticated"))),
@@ -208,16 +209,17 @@ async fn each_answer_that_differs_from_what_the_token_claims_is_a_refusal() {
         ("another namespace", |s| s["user"]["username"] = json!("system:serviceaccount:other:api")),
         ("a user of that name", |s| s["user"]["username"] = json!("api")),
         ("another account's UID: it was made anew", |s| {
-            s["user"]["uid"] = json!("00000000-0000-4000-8000-000000000000")
+            s["user"]["uid"] = json!("00000000-0000-4000-8000-000000000000");
         }),
         ("no extra", |s| drop(s["user"].as_object_mut().unwrap().remove("extra"))),
         ("another pod", |s| s["user"]["extra"]["authentication.kubernetes.io/pod-name"] = json!(["web-0"])),
         ("another pod's UID", |s| {
-            s["user"]["extra"]["authentication.kubernetes.io/pod-uid"] = json!(["00000000-0000-4000-8000-000000000000"])
+            s["user"]["extra"]["authentication.kubernetes.io/pod-uid"] =
+                json!(["00000000-0000-4000-8000-000000000000"]);
         }),
         ("no pod's UID", |s| s["user"]["extra"]["authentication.kubernetes.io/pod-uid"] = json!([])),
         ("two pods", |s| {
-            s["user"]["extra"]["authentication.kubernetes.io/pod-name"].as_array_mut().unwrap().push(json!("x"))
+            s["user"]["extra"]["authentication.kubernetes.io/pod-name"].as_array_mut().unwrap().push(json!("x"));
         }),
     ];
     let refused = world.log_in("x").await.without_id();

@@ -185,7 +185,7 @@ async fn open_routes_say_nothing_of_secrets_and_take_no_other_method() {
     }
     let answer = server.request("GET", "/api/v1/nothing", Some(server.admin_token()), None).await;
     assert_eq!((answer.status, answer.code().as_str()), (404, "not_found"));
-    let head = format!("HEAD /api/v1/secret?path=shop/db HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    let head = "HEAD /api/v1/secret?path=shop/db HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
     let mut raw = server.connect().await;
     raw.send(head.as_bytes()).await;
     raw.closed().await;

@@ -109,7 +109,7 @@ async fn the_database_of_another_kind_or_name_is_refused_and_not_touched() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_servers_that_start_at_once_on_an_empty_database_are_one_instance() {
-    let mut server = TestServer::prepare(empty_database().await).await;
+    let mut server = TestServer::prepare(empty_database().await);
     let settings = &server.settings;
     let (one, two, three) =
         futures_util::join!(Server::start(settings), Server::start(settings), Server::start(settings));
@@ -160,7 +160,7 @@ async fn the_first_admin_is_claimed_once_for_ever() {
 #[tokio::test]
 async fn of_claims_at_once_one_wins() {
     use strongroom_server::{app::Origin, open_app, operations::claim::claim};
-    let server = TestServer::prepare(strongroom_tests::TestDatabase::migrated().await).await;
+    let server = TestServer::prepare(strongroom_tests::TestDatabase::migrated().await);
     let (_stop, stopped) = tokio::sync::watch::channel(false);
     let (app, background) = open_app(&server.settings, stopped).await.unwrap();
     let claims = (0..8)
@@ -174,7 +174,7 @@ async fn of_claims_at_once_one_wins() {
 
 #[tokio::test]
 async fn each_unusable_certificate_key_or_url_is_an_error_that_names_it() {
-    let mut server = TestServer::prepare(empty_database().await).await;
+    let mut server = TestServer::prepare(empty_database().await);
     let (missing, no_key) = (server.directory().join("no.crt"), server.directory().join("ca.crt"));
     let certificate = std::mem::replace(&mut server.settings.certificate, missing);
     assert!(start_fails(&server).await.contains("no.crt"));

@@ -19,35 +19,29 @@ const LONG: Duration = Duration::from_secs(20);
 async fn an_open_request_finishes_and_no_new_connection_is_taken() {
     let mut server = TestServer::start().await;
     server.project("shop").await;
-    let body = json!({"fields": {"a": "finished"}}).to_string();
-    let head = format!(
-        "PUT /api/v1/secret?path=shop/db HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
-        server.admin_token(),
-        body.len()
-    );
     let address = server.address();
-    let mut open = server.connect().await;
-    // An answer first, so that the request that follows is surely on an accepted connection.
-    assert_eq!(open.request("GET", routes::HEALTHZ, None, None).await.status, 200);
     let mut idle = server.connect().await;
     assert_eq!(idle.request("GET", routes::HEALTHZ, None, None).await.status, 200);
-    open.send(head.as_bytes()).await;
-    open.send(&body.as_bytes()[..5]).await;
-    // Its head has arrived once the request is under way: the gauge of the connection's task cannot tell, the audit log neither. The handler
-    // authenticates by the database, so that the token's row is read first.
+    // Held up in the database, so that it is surely open when the stop begins.
+    let mut blocker = server.sql().await;
+    blocker.run("BEGIN; LOCK TABLE secrets IN ACCESS EXCLUSIVE MODE").await;
+    let body = json!({"fields": {"a": "finished"}}).to_string();
+    let credential = format!("Bearer {}", server.admin_token());
+    let mut open = server.connect().await;
+    let open = tokio::spawn(async move {
+        open.request("PUT", "/api/v1/secret?path=shop/db", Some(&credential), Some(&body)).await
+    });
     let mut sql = server.sql().await;
-    let reads = "pg_stat_activity WHERE datname = current_database() AND query LIKE '%FROM tokens WHERE hash%'";
-    eventually("the request is under way", async || sql.count(reads).await > 0).await;
+    eventually("the request waits", async || sql.count("pg_locks WHERE NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())").await > 0).await;
 
     let stopping = tokio::spawn(server.take_running().stop());
     timeout(LONG, idle.closed()).await.expect("an idle connection is closed at once");
     eventually("nobody is let in any more", async || TcpStream::connect(address).await.is_err()).await;
-    assert!(!stopping.is_finished(), "the open request is waited for");
-    open.send(&body.as_bytes()[5..]).await;
-    let answer = timeout(LONG, open.answer()).await.unwrap().expect("the open request is answered");
+    assert!(!stopping.is_finished() && !open.is_finished(), "the open request is waited for");
+    blocker.run("COMMIT").await;
+    let answer = timeout(LONG, open).await.expect("the open request is answered").unwrap();
     assert_eq!((answer.status, answer.json()["version"].as_u64()), (200, Some(1)));
     timeout(LONG, stopping).await.expect("then it stops").unwrap();
-    let mut sql = server.sql().await;
     assert_eq!(sql.count("secret_versions").await, 1);
     let others = "pg_stat_activity WHERE datname = current_database() AND application_name = 'strongroom'";
     eventually("no connection to the database is left", async || sql.count(others).await == 0).await;

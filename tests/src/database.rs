@@ -24,16 +24,21 @@ impl TestDatabase {
     /// A new database with the current schema and nothing in it.
     pub async fn migrated() -> Self {
         static TEMPLATE: OnceCell<TestDatabase> = OnceCell::const_new();
-        let template = TEMPLATE
-            .get_or_init(|| async {
-                let template = empty_database().await;
-                let store = Store::connect(&template.url(), &Options::default()).unwrap();
-                store.migrate().await.unwrap();
-                store.close().await;
-                template
-            })
-            .await;
-        Self::create(&format!(" TEMPLATE \"{}\"", template.name)).await
+        match &*POSTGRES {
+            // A template would be left behind in it.
+            Database::Given { .. } => empty_database().await.migrate().await,
+            Database::Private(_) => {
+                let template = TEMPLATE.get_or_init(async || empty_database().await.migrate().await).await;
+                Self::create(&format!(" TEMPLATE \"{}\"", template.name)).await
+            }
+        }
+    }
+
+    async fn migrate(self) -> Self {
+        let store = Store::connect(&self.url(), &Options::default()).unwrap();
+        store.migrate().await.unwrap();
+        store.close().await;
+        self
     }
 
     /// Its URL.

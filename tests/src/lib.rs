@@ -16,4 +16,4 @@ pub use database::{Sql, TestDatabase, empty_database};
 pub use logs::logged;
 pub use raw::{Answer, Raw};
 pub use server::{CLUSTER, INSTANCE, TestServer};
-pub use words::{eventually, field, fields, folder, path, pinned, project, raw_bytes, reference};
+pub use words::{eventually, field, fields, folder, hex, path, pinned, project, raw_bytes, reference};

@@ -67,7 +67,7 @@ impl TestServer {
 
     /// As [`Self::start`], with other settings.
     pub async fn start_with(change: impl FnOnce(&mut Settings)) -> Self {
-        let mut server = Self::prepare(TestDatabase::migrated().await).await;
+        let mut server = Self::prepare(TestDatabase::migrated().await);
         change(&mut server.settings);
         server.claim().await;
         server.restart().await;
@@ -82,7 +82,7 @@ impl TestServer {
     }
 
     /// Everything but the start: a directory as `init` makes it, and settings for this database.
-    pub async fn prepare(database: TestDatabase) -> Self {
+    pub fn prepare(database: TestDatabase) -> Self {
         logs::install();
         let directory = Directory(std::env::temp_dir().join(format!("strongroom-test-{}", Uuid::new_v4().simple())));
         let init = Init {
@@ -127,7 +127,7 @@ impl TestServer {
         let (token, _) = claim(&app, origin, time::Duration::hours(1)).await.unwrap();
         drop(app);
         background.finish().await;
-        self.admin_token = token.expose_str().unwrap().to_owned();
+        token.expose_str().unwrap().clone_into(&mut self.admin_token);
     }
 
     /// Stops it, if it runs, and starts it again with the settings as they are now.

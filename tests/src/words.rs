@@ -1,6 +1,6 @@
 //! The words of the suites: paths, payloads, and waiting for a condition.
 
-use std::time::Duration;
+use std::{fmt::Write as _, time::Duration};
 use strongroom_client::Versioned;
 use strongroom_core::{
     FieldName, FolderPath, Payload, ProjectName, Reference, SecretBytes, SecretPath, VersionSelector,
@@ -48,6 +48,14 @@ pub fn raw_bytes(bytes: &[u8]) -> Payload {
 pub fn field(read: &Versioned, name: &str) -> String {
     let value = read.payload.field(&FieldName::parse(name).unwrap()).expect("the payload has the field");
     value.expose_str().unwrap().to_owned()
+}
+
+/// Bytes as lower-case hex.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a string takes all");
+        text
+    })
 }
 
 /// Waits until a condition holds, at most 20 seconds.

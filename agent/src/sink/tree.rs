@@ -3,7 +3,7 @@
 use super::SinkError;
 use crate::render::Content;
 use rustix::{
-    fs::{self, AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags},
+    fs::{self, AtFlags, Dir, FileType, Mode, OFlags, RawMode, Stat},
     io::{self, Errno},
 };
 use std::{
@@ -19,6 +19,9 @@ pub(super) const DIRECTORY: OFlags =
 const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 const CREATE: OFlags =
     OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// What unlinking a directory as if it were a file answers: Linux' own word, elsewhere POSIX'.
+const IS_DIRECTORY: Errno = if cfg!(target_os = "linux") { Errno::ISDIR } else { Errno::PERM };
 
 /// Says what was being done when the system refused.
 pub(super) trait Step<T> {
@@ -39,10 +42,15 @@ impl<T> Step<T> for io::Result<T> {
 pub(super) fn open(directory: &impl AsFd, name: &str, flags: OFlags) -> io::Result<OwnedFd> {
     debug_assert!(!name.contains('/'));
     let mode = if flags.contains(OFlags::CREATE) { Mode::RUSR | Mode::WUSR } else { Mode::empty() };
-    match fs::openat2(directory, name, flags, mode, ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS) {
-        Err(Errno::NOSYS | Errno::PERM) => fs::openat(directory, name, flags, mode),
-        opened => opened,
+    #[cfg(target_os = "linux")]
+    {
+        use fs::ResolveFlags;
+        match fs::openat2(directory, name, flags, mode, ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS) {
+            Err(Errno::NOSYS | Errno::PERM) => {}
+            opened => return opened,
+        }
     }
+    fs::openat(directory, name, flags, mode)
 }
 
 /// The names in a directory, without `.` and `..`. Names that are not UTF-8 are none of ours.
@@ -71,7 +79,7 @@ pub(super) fn read(directory: &impl AsFd, name: &str, mode: FileMode) -> Result<
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => {
             let size = usize::try_from(stat.st_size).map_err(|_| planted())?;
-            Ok(Some((Content::File(read_bytes(&file, size)?), stat.st_mode & 0o7777 == mode.bits())))
+            Ok(Some((Content::File(read_bytes(&file, size)?), has_mode(&stat, mode))))
         }
         FileType::Directory => {
             let (mut files, mut mode_fits) = (BTreeMap::new(), true);
@@ -99,7 +107,11 @@ fn read_plain(directory: &impl AsFd, name: &str, mode: FileMode) -> Result<Optio
         return Ok(None);
     }
     let size = usize::try_from(stat.st_size).unwrap_or(0);
-    Ok(Some((read_bytes(&file, size)?, stat.st_mode & 0o7777 == mode.bits())))
+    Ok(Some((read_bytes(&file, size)?, has_mode(&stat, mode))))
+}
+
+fn has_mode(stat: &Stat, mode: FileMode) -> bool {
+    stat.st_mode & 0o7777 == mode.bits() as RawMode
 }
 
 /// Exactly `size` bytes into a buffer of that size, which never grows and so leaves no copy behind.
@@ -127,18 +139,69 @@ pub(super) fn finish_directory(directory: &impl AsFd) -> Result<(), SinkError> {
     fs::fchmod(directory, Mode::from_raw_mode(0o755)).doing("set a directory's mode")
 }
 
-/// Writes a new entry.
-pub(super) fn write(directory: &impl AsFd, name: &str, mode: FileMode, content: &Content) -> Result<(), SinkError> {
+/// Makes a new entry. Each file of it that the old set holds just so becomes a link to that one: it takes no room.
+pub(super) fn place(
+    directory: &impl AsFd,
+    old: Option<&OwnedFd>,
+    name: &str,
+    mode: FileMode,
+    content: &Content,
+) -> Result<(), SinkError> {
     match content {
-        Content::File(bytes) => write_bytes(directory, name, mode, bytes.expose_bytes()),
+        Content::File(bytes) => place_file(directory, old, name, mode, bytes),
         Content::Directory(files) => {
             let inner = make_directory(directory, name)?;
+            let old = old.and_then(|old| open(old, name, DIRECTORY).ok());
             for (name, bytes) in files {
-                write_bytes(&inner, name.as_str(), mode, bytes.expose_bytes())?;
+                place_file(&inner, old.as_ref(), name.as_str(), mode, bytes)?;
             }
             finish_directory(&inner)
         }
     }
+}
+
+fn place_file(
+    directory: &impl AsFd,
+    old: Option<&OwnedFd>,
+    name: &str,
+    mode: FileMode,
+    bytes: &SecretBytes,
+) -> Result<(), SinkError> {
+    match old {
+        Some(old) if link_same(directory, old, name, mode, bytes)? => Ok(()),
+        _ => write_bytes(directory, name, mode, bytes.expose_bytes()),
+    }
+}
+
+/// Links the old file into the new set where it is exactly what would be written: content, mode, and the owner and group that a new file would
+/// get, which are those of the new directory. A file is never written to once it is complete, so that two sets may share it. `false` where it
+/// is another, or cannot be linked.
+fn link_same(
+    directory: &impl AsFd,
+    old: &OwnedFd,
+    name: &str,
+    mode: FileMode,
+    bytes: &SecretBytes,
+) -> Result<bool, SinkError> {
+    let Ok(file) = open(old, name, READ) else { return Ok(false) };
+    let stat = fs::fstat(&file).doing("look at a file")?;
+    let home = fs::fstat(directory).doing("look at a directory")?;
+    let fits = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+        && has_mode(&stat, mode)
+        && (stat.st_uid, stat.st_gid) == (home.st_uid, home.st_gid)
+        && usize::try_from(stat.st_size) == Ok(bytes.len());
+    if !fits || read_bytes(&file, bytes.len())?.expose_bytes() != bytes.expose_bytes() {
+        return Ok(false);
+    }
+    if fs::linkat(old, name, directory, name, AtFlags::empty()).is_err() {
+        return Ok(false);
+    }
+    // What was looked at, not what took its name meanwhile.
+    let linked = fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).doing("look at a file")?;
+    if (linked.st_dev, linked.st_ino) != (stat.st_dev, stat.st_ino) {
+        return Err(SinkError::Planted { name: name.to_owned() });
+    }
+    Ok(true)
 }
 
 /// Writes a new file; its mode is set before there is anything in it.
@@ -149,7 +212,7 @@ pub(super) fn write_bytes(
     mut bytes: &[u8],
 ) -> Result<(), SinkError> {
     let file = open(directory, name, CREATE).doing("create a file")?;
-    fs::fchmod(&file, Mode::from_raw_mode(mode.bits())).doing("set a file's mode")?;
+    fs::fchmod(&file, Mode::from_raw_mode(mode.bits() as RawMode)).doing("set a file's mode")?;
     while !bytes.is_empty() {
         let count = io::write(&file, bytes).doing("write a file")?;
         bytes = &bytes[count..];
@@ -165,7 +228,7 @@ pub(super) fn remove(directory: &impl AsFd, name: &str) -> Result<(), SinkError>
 fn remove_to_depth(directory: &impl AsFd, name: &str, depth: u8) -> Result<(), SinkError> {
     match fs::unlinkat(directory, name, AtFlags::empty()) {
         Err(Errno::NOENT) => return Ok(()),
-        Err(Errno::ISDIR) if depth > 0 => {}
+        Err(IS_DIRECTORY) if depth > 0 => {}
         removed => return removed.doing("remove old files"),
     }
     let inner = open(directory, name, DIRECTORY).doing("open old files")?;

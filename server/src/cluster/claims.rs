@@ -4,6 +4,7 @@
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Deserialize;
+use strongroom_core::is_kubernetes_name;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -82,6 +83,11 @@ impl Claims {
             != format!("system:serviceaccount:{}:{}", wire.kubernetes.namespace, wire.kubernetes.serviceaccount.name)
         {
             return Err("the subject is not the service account");
+        }
+        // What no API server would have signed is refused here: these names go into sessions, audit events and the log.
+        let names = [&wire.kubernetes.namespace, &wire.kubernetes.serviceaccount.name, &wire.kubernetes.pod.name];
+        if !names.into_iter().all(|name| is_kubernetes_name(name)) {
+            return Err("a name is not one that Kubernetes has");
         }
         Ok(Self {
             issuer: wire.iss,

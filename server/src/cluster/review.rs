@@ -5,13 +5,13 @@ use crate::failure::Failure;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
 use kube::{Api, Client, Config, api::PostParams, config::AuthInfo};
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
-use std::{collections::HashMap, path::PathBuf, time::Duration};
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 use strongroom_core::ClusterId;
-use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
+use tokio::sync::{Mutex, Semaphore};
 
 /// How long a review may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Most reviews at once.
+/// Most reviews of one cluster at once.
 const MAX_REVIEWS: usize = 32;
 
 /// Clients of the registered clusters' APIs, kept while the server runs: a cluster's trust never changes.
@@ -20,13 +20,16 @@ pub struct Reviewers {
     /// The file with the server's own token. It is read again as it is renewed; a caller's token is never used to review itself.
     token_file: PathBuf,
     clients: Mutex<HashMap<ClusterId, ReviewClient>>,
-    /// Reviews under way. Whoever knows a cluster's names can make up tokens that only a review refuses: a flood of them must not become one of reviews.
-    room: Semaphore,
 }
 
-/// A client; `kube::Client` has no `Debug`.
+/// A cluster's client.
 #[derive(Clone)]
-pub struct ReviewClient(Client);
+pub struct ReviewClient {
+    client: Client,
+    /// Room for reviews under way. Whoever knows a cluster's names can make up tokens that only a review refuses: a flood of them must not become one of
+    /// reviews, and a cluster that does not answer must not take the room of others.
+    room: Arc<Semaphore>,
+}
 
 impl std::fmt::Debug for ReviewClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -37,15 +40,7 @@ impl std::fmt::Debug for ReviewClient {
 impl Reviewers {
     /// No clients yet.
     pub fn new(token_file: PathBuf) -> Self {
-        Self { token_file, clients: Mutex::default(), room: Semaphore::new(MAX_REVIEWS) }
-    }
-
-    /// A place among the reviews under way, within the time that a review may take.
-    pub async fn place(&self) -> Result<SemaphorePermit<'_>, Failure> {
-        match tokio::time::timeout(PATIENCE, self.room.acquire()).await {
-            Ok(Ok(permit)) => Ok(permit),
-            _ => Err(Failure::Unavailable("room for another token review")),
-        }
+        Self { token_file, clients: Mutex::default() }
     }
 
     /// The client of a cluster.
@@ -66,7 +61,7 @@ impl Reviewers {
             tracing::warn!(cluster = %cluster, error = %error, "no client for the cluster's API (is the reviewer's token file there?)");
             Failure::Unavailable("the cluster's API")
         })?;
-        let client = ReviewClient(client);
+        let client = ReviewClient { client, room: Arc::new(Semaphore::new(MAX_REVIEWS)) };
         clients.insert(cluster, client.clone());
         Ok(client)
     }
@@ -88,8 +83,11 @@ pub fn check_reviewer(api_url: &str, api_ca: &str) -> Result<(), &'static str> {
 }
 
 /// Asks the cluster, and demands that its answer equals what the token claims. An outage is an outage: it is never a refusal, and never a fall-back.
-pub async fn review(client: ReviewClient, token: &str, audience: &str, claims: &Claims) -> Result<(), Failure> {
-    let reviews: Api<TokenReview> = Api::all(client.0);
+pub async fn review(client: &ReviewClient, token: &str, audience: &str, claims: &Claims) -> Result<(), Failure> {
+    let Ok(Ok(_place)) = tokio::time::timeout(PATIENCE, client.room.acquire()).await else {
+        return Err(Failure::Unavailable("room for another token review"));
+    };
+    let reviews: Api<TokenReview> = Api::all(client.client.clone());
     let request = TokenReview {
         spec: TokenReviewSpec { audiences: Some(vec![audience.to_owned()]), token: Some(token.to_owned()) },
         ..TokenReview::default()

@@ -1,4 +1,4 @@
-//! JSON bodies, read with a limit and a deadline, wiped afterwards. `axum::Json` is not used: its rejections repeat what was sent.
+//! JSON bodies, read with a limit and a deadline; the joined buffer is wiped afterwards (what hyper read it into is not ours to wipe). `axum::Json` is not used: its rejections repeat what was sent.
 
 use super::problem::Refusal;
 use crate::app::{App, Origin};
@@ -9,16 +9,45 @@ use axum::{
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
-use strongroom_api::ErrorCode;
+use strongroom_api::{
+    ErrorCode,
+    access::{NewCluster, NewGrant, NewProject, Policy, Role},
+    login::Login,
+    secrets::PutSecret,
+    watch::Watch,
+};
 use zeroize::Zeroizing;
 
-/// A payload of 1 MiB as base64 or as escaped JSON, and its wrapping.
-const MAX_BODY: usize = 3 * 1024 * 1024;
+/// A body and the most bytes it may have.
+pub(super) trait Body: DeserializeOwned {
+    /// The limit. Only a payload needs much; a login comes from anybody.
+    const LIMIT: usize;
+}
+
+macro_rules! limits {
+    ($($body:ty => $kibibytes:literal),+ $(,)?) => {$(
+        impl Body for $body {
+            const LIMIT: usize = $kibibytes * 1024;
+        }
+    )+};
+}
+
+limits! {
+    Login => 16,
+    // A payload of 1 MiB as base64 or as escaped JSON, and its wrapping.
+    PutSecret => 3072,
+    Watch => 192,
+    NewProject => 4,
+    NewCluster => 128,
+    Role => 640,
+    NewGrant => 16,
+    Policy => 64,
+}
 
 /// A parsed body.
 pub(super) struct JsonBody<T>(pub T);
 
-impl<T: DeserializeOwned> FromRequest<Arc<App>> for JsonBody<T> {
+impl<T: Body> FromRequest<Arc<App>> for JsonBody<T> {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Refusal> {
@@ -27,7 +56,13 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for JsonBody<T> {
         if !is_json(request.headers()) {
             return Err(refuse(ErrorCode::UnsupportedMediaType, None));
         }
-        let body = Limited::new(request.into_body(), MAX_BODY);
+        // What says itself that it is too long is not even read.
+        let length =
+            request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+        if length.is_some_and(|length| length > T::LIMIT as u64) {
+            return Err(refuse(ErrorCode::BodyTooLarge, None));
+        }
+        let body = Limited::new(request.into_body(), T::LIMIT);
         let collected = match tokio::time::timeout(app.deadlines.body, body.collect()).await {
             Ok(Ok(collected)) => collected,
             Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(refuse(ErrorCode::BodyTooLarge, None)),

@@ -7,7 +7,7 @@ use crate::{
 };
 use axum::{
     extract::{ConnectInfo, MatchedPath, Request, State},
-    http::{HeaderValue, Uri, header},
+    http::{HeaderValue, Method, Uri, header},
     middleware::Next,
     response::Response,
 };
@@ -54,14 +54,27 @@ pub(super) async fn check_url(request: Request, next: Next) -> Result<Response, 
     Ok(next.run(request).await)
 }
 
-/// Runs the handler in a task of its own, with a deadline: a client that goes away cancels nothing half-way, least of all a transaction.
-pub(super) async fn detach(request: Request, next: Next) -> Result<Response, Refusal> {
+/// Runs the handler in a task of its own, with a deadline: a client that goes away cancels nothing half-way, least of all a transaction. The tasks are counted,
+/// because a client may send and leave.
+pub(super) async fn detach(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, Refusal> {
     let origin = *request.extensions().get::<Origin>().expect("identify() ran first");
     let route = request
         .extensions()
         .get::<MatchedPath>()
         .and_then(|path| super::ROUTES.iter().map(|(route, _)| *route).find(|route| *route == path.as_str()));
-    let task = tokio::spawn(next.run(request));
+    // Whoever looks after the server must see it when it is full, most of all then.
+    let watched_over = route.is_some_and(|route| [routes::HEALTHZ, routes::READYZ, routes::METRICS].contains(&route));
+    let place = app.room.clone().try_acquire_owned();
+    if place.is_err() && !watched_over {
+        return Err(Refusal::new(ErrorCode::Unavailable, Some("the server is full".to_owned()), origin.request_id));
+    }
+    let writes = !matches!(*request.method(), Method::GET | Method::HEAD)
+        && ![Some(routes::LOGIN), Some(routes::WATCH)].contains(&route);
+    let task = tokio::spawn(async move {
+        let response = next.run(request).await;
+        drop(place);
+        response
+    });
     let mut response = match tokio::time::timeout(REQUEST, task).await {
         Ok(Ok(response)) => response,
         // The panic's message may hold anything; the hook has logged its place.
@@ -69,7 +82,8 @@ pub(super) async fn detach(request: Request, next: Next) -> Result<Response, Ref
         // The task goes on to its end, so that no connection is left in an unknown state; its answer has come too late.
         Err(_) => {
             tracing::warn!(request_id = %origin.request_id, "a request took too long");
-            return Err(Refusal::new(ErrorCode::Unavailable, None, origin.request_id));
+            let code = if writes { ErrorCode::OutcomeUnknown } else { ErrorCode::Unavailable };
+            return Err(Refusal::new(code, None, origin.request_id));
         }
     };
     if let Some(route) = route {

@@ -7,20 +7,32 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use std::{sync::Arc, time::Duration};
+use tokio::time::Instant;
 
 /// The process answers.
 pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// The database answers within a second, and the server is not stopping.
+/// The database answers within a second, audit events can be written, and the server is not stopping. Asked at most once a second, whoever asks how often: it
+/// needs no credential, and must not take connections from those who have one.
 pub(super) async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, &'static str) {
     if *app.stop.borrow() {
         return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
     }
-    match tokio::time::timeout(Duration::from_secs(1), app.store.ping()).await {
-        Ok(Ok(())) => (StatusCode::OK, "ok\n"),
-        _ => (StatusCode::SERVICE_UNAVAILABLE, "the database does not answer\n"),
+    let mut last = app.readiness.lock().await;
+    let ready = match *last {
+        Some((at, ready)) if at.elapsed() < Duration::from_secs(1) => ready,
+        _ => {
+            let ready = matches!(tokio::time::timeout(Duration::from_secs(1), app.store.ping()).await, Ok(Ok(())));
+            *last = Some((Instant::now(), ready));
+            ready
+        }
+    };
+    match (ready, app.audit.is_healthy()) {
+        (true, true) => (StatusCode::OK, "ok\n"),
+        (true, false) => (StatusCode::SERVICE_UNAVAILABLE, "audit events cannot be written\n"),
+        (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "the database does not answer\n"),
     }
 }
 

@@ -64,7 +64,7 @@ pub fn router(app: Arc<App>) -> Router {
         .method_not_allowed_fallback(problem::no_such_method)
         .with_state(app.clone())
         // The order matters: what is written last runs first.
-        .layer(from_fn(guard::detach))
+        .layer(from_fn_with_state(app.clone(), guard::detach))
         .layer(from_fn(guard::check_url))
         .layer(from_fn_with_state(app, guard::identify))
 }

@@ -29,16 +29,14 @@ impl Refusal {
             | Failure::Deleted
             | Failure::FieldNotFound
             | Failure::VersionConflict
+            | Failure::OutcomeUnknown
             | Failure::AuditUnavailable => None,
             Failure::Conflict(conflict) => Some(format!("{conflict} exists already")),
             Failure::Invalid(message) | Failure::BadPolicy(message) => Some(message),
             Failure::Unavailable(what) => Some(format!("{what} is not available")),
-            Failure::OutcomeUnknown => {
-                Some("the write was sent and its outcome is not known: look before you try again".to_owned())
-            }
             Failure::Integrity(message) => {
                 metrics::counter!(names::INTEGRITY).increment(1);
-                tracing::error!(request_id = %origin.request_id, message, "integrity failure");
+                tracing::error!(request_id = %origin.request_id, what = message, "integrity failure");
                 None
             }
             Failure::Internal(error) => {

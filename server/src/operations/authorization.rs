@@ -10,7 +10,7 @@ use strongroom_core::{
     Verified,
 };
 use strongroom_policy::{
-    DenialReason, Denied, Grant, GrantRule, GrantScope, Request, Resource, Slice, TextPolicy, principal_keys,
+    Denied, Grant, GrantRule, GrantScope, Request, Resource, Slice, TextPolicy, is_forbid, principal_keys,
 };
 use strongroom_store::{Connection, GrantRow, PolicyRow, grants_for, policies_for, roles_for};
 
@@ -19,6 +19,8 @@ use strongroom_store::{Connection, GrantRow, PolicyRow, grants_for, policies_for
 pub struct Rules {
     roles: Vec<RoleName>,
     slice: Slice,
+    /// The one principal that each of the slice's policies names, where it names one.
+    principal_keys: Vec<Option<String>>,
 }
 
 impl Rules {
@@ -66,7 +68,8 @@ pub async fn rules(
             .map(|row| text_policy(row, project.map(|(_, name)| name)))
             .collect::<Result<_, _>>()?,
     };
-    Ok(Rules { roles, slice })
+    let principal_keys = policies.iter().map(|row| row.principal_key.clone()).collect();
+    Ok(Rules { roles, slice, principal_keys })
 }
 
 /// Decides, and counts a refusal; an evaluation error is an alarm as well.
@@ -91,39 +94,37 @@ pub fn may(app: &App, caller: &Caller, rules: &Rules, action: Action, resource: 
     ask(app, caller, rules, action, resource).is_ok()
 }
 
-/// A session narrowed to one role must be allowed twice: as the whole identity, so that no forbid is lost, and by that role's grants alone.
+/// A session narrowed to one role must be allowed twice: as the whole identity, so that no forbid is lost, and by what is granted or permitted to that role
+/// alone.
 fn ask(app: &App, caller: &Caller, rules: &Rules, action: Action, resource: Resource<'_>) -> Result<Grant, Denied> {
     let request = Request { identity: &caller.identity, roles: &rules.roles, action, resource };
     let grant = app.engine.authorize(&request, &rules.slice)?;
     let Some(role) = &caller.role else { return Ok(grant) };
     let roles: Vec<_> = rules.roles.iter().filter(|r| *r == role).cloned().collect();
     let principal = PrincipalRef::Role(role.clone());
+    let key = principal.to_string();
     let grants = rules.slice.grants.iter().filter(|grant| grant.principal == principal).cloned().collect();
-    let slice = Slice { grants, policies: rules.slice.policies.clone() };
+    let policies = rules
+        .slice
+        .policies
+        .iter()
+        .zip(&rules.principal_keys)
+        .filter(|(policy, for_whom)| is_forbid(&policy.text) || for_whom.as_deref() == Some(key.as_str()))
+        .map(|(policy, _)| policy.clone())
+        .collect();
+    let slice = Slice { grants, policies };
     app.engine.authorize(&Request { roles: &roles, ..request }, &slice)
 }
 
-/// Decides, and where it is a refusal commits its audit event before the caller hears of it.
-pub async fn authorize(
-    app: &App,
-    caller: &Caller,
-    rules: &Rules,
-    action: Action,
-    resource: Resource<'_>,
-) -> Result<Grant, Failure> {
-    match decide(app, caller, rules, action, resource) {
-        Ok(grant) => Ok(grant),
-        Err(denied) => {
-            let mut event =
-                app.event(caller.origin, Some(caller.identity.clone()), action, Decision::Denied, "forbidden");
-            event.resource = Some(resource.name());
-            event.policies = match denied.reason {
-                DenialReason::NoPermit => Vec::new(),
-                _ => denied.policies,
-            };
-            app.audit.commit(event).await?;
-            Err(Failure::Denied)
-        }
+/// Commits a refusal's audit event, before the caller hears of it. Whoever calls this holds no connection any more: waiting for the event with one in hand would
+/// starve everybody else.
+pub async fn refused(app: &App, caller: &Caller, action: Action, resource: String, denied: Denied) -> Failure {
+    let mut event = app.event(caller.origin, Some(caller.identity.clone()), action, Decision::Denied, "forbidden");
+    event.resource = Some(resource);
+    event.policies = denied.policies;
+    match app.audit.commit(event).await {
+        Ok(()) => Failure::Denied,
+        Err(failure) => failure,
     }
 }
 

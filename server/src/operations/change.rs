@@ -2,7 +2,7 @@
 //! revision in the same transaction.
 
 use super::{
-    authorization::{authorize, rules},
+    authorization::{decide, refused, rules},
     projects::with_rules,
     revision,
 };
@@ -11,7 +11,7 @@ use crate::{
     failure::Failure,
 };
 use strongroom_core::{Action, Decision, ProjectName, Verified};
-use strongroom_policy::{Grant, Resource};
+use strongroom_policy::{Denied, Grant, Resource};
 use strongroom_store::{Connection, ProjectRow, Transaction};
 
 /// A change under way; dropped, it never happened.
@@ -24,11 +24,7 @@ pub struct Change {
 impl Change {
     /// Begins a change of the instance.
     pub async fn on_instance(app: &App, caller: &Caller, action: Action) -> Result<Self, Failure> {
-        let mut transaction = app.store.begin().await?;
-        let rules = rules(app, transaction.connection(), caller, None).await?;
-        let grant = authorize(app, caller, &rules, action, Resource::Instance).await?;
-        revision::advance(app, transaction.connection()).await?;
-        Ok(Self { transaction, grant })
+        Ok(Self::begin(app, caller, action, None).await?.0)
     }
 
     /// Begins a change in a project.
@@ -38,12 +34,43 @@ impl Change {
         action: Action,
         name: &ProjectName,
     ) -> Result<(Self, Verified<ProjectRow>), Failure> {
+        let (change, project) = Self::begin(app, caller, action, Some(name)).await?;
+        Ok((change, project.ok_or(Failure::NotFound)?))
+    }
+
+    /// Decides, takes the lock under which access rows change, and decides again: what was allowed may have been revoked while this waited for the lock. Who
+    /// is refused at first never takes it.
+    async fn begin(
+        app: &App,
+        caller: &Caller,
+        action: Action,
+        name: Option<&ProjectName>,
+    ) -> Result<(Self, Option<Verified<ProjectRow>>), Failure> {
         let mut transaction = app.store.begin().await?;
-        let (project, rules) = with_rules(app, transaction.connection(), caller, name).await?;
-        let grant = authorize(app, caller, &rules, action, Resource::Project(name)).await?;
-        let project = project.ok_or(Failure::NotFound)?;
-        revision::advance(app, transaction.connection()).await?;
-        Ok((Self { transaction, grant }, project))
+        let (mut decision, mut project) = decide_in(app, transaction.connection(), caller, action, name).await?;
+        if decision.is_ok() {
+            revision::advance(app, transaction.connection()).await?;
+            (decision, project) = decide_in(app, transaction.connection(), caller, action, name).await?;
+        }
+        match decision {
+            Ok(grant) => Ok((Self { transaction, grant }, project)),
+            Err(denied) => {
+                drop(transaction);
+                Err(refused(app, caller, action, resource_name(name), denied).await)
+            }
+        }
+    }
+
+    /// Demands another right for the same change.
+    pub async fn also(mut self, app: &App, caller: &Caller, action: Action) -> Result<Self, Failure> {
+        let (decision, _) = decide_in(app, self.transaction.connection(), caller, action, None).await?;
+        match decision {
+            Ok(_) => Ok(self),
+            Err(denied) => {
+                drop(self);
+                Err(refused(app, caller, action, resource_name(None), denied).await)
+            }
+        }
     }
 
     /// The connection to make the change on.
@@ -63,35 +90,57 @@ impl Change {
     }
 }
 
-/// A look at a project's access rows: authorised, and the connection to look with.
-pub async fn look(
+async fn decide_in(
     app: &App,
     connection: &mut Connection,
     caller: &Caller,
     action: Action,
-    name: &ProjectName,
-) -> Result<Verified<ProjectRow>, Failure> {
-    let (project, rules) = with_rules(app, connection, caller, name).await?;
-    let grant = authorize(app, caller, &rules, action, Resource::Project(name)).await?;
-    looked(app, caller, grant, format!("{name}/")).await?;
-    project.ok_or(Failure::NotFound)
+    name: Option<&ProjectName>,
+) -> Result<(Result<Grant, Denied>, Option<Verified<ProjectRow>>), Failure> {
+    if let Some(name) = name {
+        let (project, rules) = with_rules(app, connection, caller, name).await?;
+        Ok((decide(app, caller, &rules, action, Resource::Project(name)), project))
+    } else {
+        let rules = rules(app, connection, caller, None).await?;
+        Ok((decide(app, caller, &rules, action, Resource::Instance), None))
+    }
 }
 
-/// Commits the event of a look at access rows.
-pub async fn looked(app: &App, caller: &Caller, grant: Grant, resource: String) -> Result<(), Failure> {
-    let mut event = app.event(caller.origin, Some(caller.identity.clone()), grant.action(), Decision::Allowed, "ok");
-    event.resource = Some(resource);
+/// A look at a project's access rows, or without a project at the instance's: authorised, looked, audited, released.
+pub async fn look<T, F>(
+    app: &App,
+    caller: &Caller,
+    action: Action,
+    name: Option<&ProjectName>,
+    read: F,
+) -> Result<T, Failure>
+where
+    F: AsyncFnOnce(&mut Connection, Option<&ProjectRow>) -> Result<T, Failure>,
+{
+    let mut connection = app.store.reader().await?;
+    let (decision, project) = decide_in(app, &mut connection, caller, action, name).await?;
+    let grant = match decision {
+        Ok(grant) => grant,
+        Err(denied) => {
+            drop(connection);
+            return Err(refused(app, caller, action, resource_name(name), denied).await);
+        }
+    };
+    let outcome = read(&mut connection, project.as_deref()).await;
+    drop(connection);
+    let word = outcome.as_ref().err().map_or("ok", |failure| failure.code().as_str());
+    let mut event = app.event(caller.origin, Some(caller.identity.clone()), action, Decision::Allowed, word);
+    event.resource = Some(resource_name(name));
     event.policies = grant.policies().to_vec();
-    app.audit.commit(event).await
+    app.audit.commit(event).await?;
+    outcome
 }
 
-/// A name as events may have it: anything but a plain one is a caller's free text, which has no place there.
-pub fn plain(name: &str) -> &str {
-    let is_plain = (1..=253).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
-    if is_plain { name } else { "(malformed)" }
+fn resource_name(name: Option<&ProjectName>) -> String {
+    name.map_or(Resource::Instance, Resource::Project).name()
 }
 
-/// Passes an outcome on. A mutation that was allowed and yet did not happen leaves its event here, since its transaction left none.
+/// Passes an outcome on. A request that failed without leaving an event of its own leaves it here.
 pub async fn audited<T>(
     app: &App,
     caller: &Caller,
@@ -99,28 +148,32 @@ pub async fn audited<T>(
     resource: String,
     outcome: Result<T, Failure>,
 ) -> Result<T, Failure> {
-    if let Err(failure) = &outcome {
-        let allowed = matches!(
-            failure,
-            Failure::NotFound
-                | Failure::Deleted
-                | Failure::VersionConflict
-                | Failure::Conflict(_)
-                | Failure::OutcomeUnknown
-                | Failure::Integrity(_)
-                | Failure::Internal(_)
-        );
-        if allowed {
-            let mut event = app.event(
-                caller.origin,
-                Some(caller.identity.clone()),
-                action,
-                Decision::Allowed,
-                failure.code().as_str(),
-            );
-            event.resource = Some(resource);
-            app.audit.commit(event).await?;
+    let Err(failure) = &outcome else { return outcome };
+    let decision = match failure {
+        // These have left theirs, or could not.
+        Failure::Denied | Failure::AuditUnavailable => return outcome,
+        Failure::NotFound
+        | Failure::Deleted
+        | Failure::FieldNotFound
+        | Failure::VersionConflict
+        | Failure::Conflict(_)
+        | Failure::OutcomeUnknown => Decision::Allowed,
+        _ => Decision::Undecided,
+    };
+    let mut event = app.event(caller.origin, Some(caller.identity.clone()), action, decision, failure.code().as_str());
+    event.resource = Some(resource);
+    match (app.audit.commit(event).await, failure) {
+        // Nothing is released by these, and their own words matter more: of an unknown outcome nobody may hear that nothing happened.
+        (_, Failure::OutcomeUnknown | Failure::Unavailable(_) | Failure::Integrity(_) | Failure::Internal(_)) => {
+            outcome
         }
+        (written, _) => written.and(outcome),
     }
-    outcome
+}
+
+/// A name as it may stand in an audit event before it was parsed: what is no plain name may be anything, a value too.
+pub fn plain(name: &str) -> &str {
+    let is_plain = (1..=253).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+    if is_plain { name } else { "(malformed)" }
 }

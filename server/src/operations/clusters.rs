@@ -1,18 +1,16 @@
 //! Clusters: whose service account tokens are believed.
 
-use super::{
-    authorization::{authorize, rules},
-    change::{Change, audited, looked, plain},
-};
+use super::change::{Change, audited, look, plain};
 use crate::{
     app::{App, Caller},
     cluster::{TrustedKeys, audience, check_reviewer},
     failure::Failure,
 };
 use strongroom_api::access::{Cluster, NewCluster, Trust};
-use strongroom_core::{Action, ClusterId, Verified, Workload};
-use strongroom_policy::Resource;
-use strongroom_store::{ClusterRow, clusters, delete_cluster, insert_cluster};
+use strongroom_core::{Action, ClusterId, Verified, is_kubernetes_name};
+use strongroom_store::{
+    ClusterRow, Conflict, RetiredNameRow, clusters, delete_cluster, insert_cluster, retire_name, retired_name,
+};
 use uuid::Uuid;
 
 /// Registers a cluster.
@@ -23,7 +21,7 @@ pub async fn create(app: &App, caller: &Caller, new: NewCluster) -> Result<Clust
 }
 
 async fn try_create(app: &App, caller: &Caller, new: NewCluster) -> Result<Cluster, Failure> {
-    if Workload::parse(&new.name, "a", "a").is_err() || new.name.len() > 63 {
+    if !is_cluster_name(&new.name) {
         return Err(Failure::Invalid(
             "name: 1 to 63 characters of a-z 0-9 . -, starting and ending with a letter or digit".to_owned(),
         ));
@@ -51,6 +49,10 @@ async fn try_create(app: &App, caller: &Caller, new: NewCluster) -> Result<Clust
             return Err(Failure::Invalid("trust.keys: another cluster has one of these keys".to_owned()));
         }
     }
+    if let Some(retired) = retired_name(change.connection(), &new.name).await? {
+        app.verify(retired)?;
+        return Err(Failure::Conflict(Conflict::ClusterName));
+    }
     let row = ClusterRow {
         id: ClusterId(Uuid::now_v7()),
         name: new.name,
@@ -67,13 +69,11 @@ async fn try_create(app: &App, caller: &Caller, new: NewCluster) -> Result<Clust
 
 /// All clusters.
 pub async fn list(app: &App, caller: &Caller) -> Result<Vec<Cluster>, Failure> {
-    let mut connection = app.store.reader().await?;
-    let rules = rules(app, &mut connection, caller, None).await?;
-    let grant = authorize(app, caller, &rules, Action::ManageClusters, Resource::Instance).await?;
-    let all = app.verify_all(clusters(&mut connection).await?)?;
-    drop(connection);
-    looked(app, caller, grant, "clusters".to_owned()).await?;
-    Ok(all.iter().map(|row: &Verified<ClusterRow>| shown(app, row)).collect())
+    let outcome = look(app, caller, Action::ManageClusters, None, async |connection, _| {
+        let all = app.verify_all(clusters(connection).await?)?;
+        Ok(all.iter().map(|row: &Verified<ClusterRow>| shown(app, row)).collect())
+    });
+    outcome.await
 }
 
 /// Removes a cluster; its name is never given out again. Its pods' sessions end by themselves, within 15 minutes.
@@ -84,11 +84,18 @@ pub async fn delete(app: &App, caller: &Caller, name: &str) -> Result<(), Failur
 
 async fn try_delete(app: &App, caller: &Caller, name: &str) -> Result<(), Failure> {
     let mut change = Change::on_instance(app, caller, Action::ManageClusters).await?;
-    if !delete_cluster(change.connection(), name, app.clock.now()).await? {
+    if !is_cluster_name(name) || !delete_cluster(change.connection(), name).await? {
         return Err(Failure::NotFound);
     }
+    let retired = RetiredNameRow { name: name.to_owned(), retired_at: app.clock.now() };
+    retire_name(change.connection(), &app.keyring().mac_row(retired)).await?;
     change.commit(app, caller, format!("cluster:{name}")).await?;
     Ok(())
+}
+
+/// A DNS name that fits into an audience.
+pub fn is_cluster_name(name: &str) -> bool {
+    name.len() <= 63 && is_kubernetes_name(name)
 }
 
 fn shown(app: &App, row: &ClusterRow) -> Cluster {

@@ -9,7 +9,7 @@ use crate::{
     failure::Failure,
 };
 use strongroom_api::access::{Grant, NewGrant};
-use strongroom_core::{Action, GrantId, PrincipalRef, ProjectName};
+use strongroom_core::{Action, GrantId, PrincipalRef, ProjectName, Verified};
 use strongroom_policy::{GrantScope, check_grant};
 use strongroom_store::{GrantRow, delete_grant, grants_of_project, insert_grant};
 use uuid::Uuid;
@@ -53,24 +53,23 @@ async fn try_create(app: &App, caller: &Caller, new: NewGrant) -> Result<Grant, 
 
 /// A project's grants, oldest first.
 pub async fn list(app: &App, caller: &Caller, project: &ProjectName) -> Result<Vec<Grant>, Failure> {
-    let mut connection = app.store.reader().await?;
-    let row = look(app, &mut connection, caller, Action::ManageGrants, project).await?;
-    let rows = app.verify_all(grants_of_project(&mut connection, row.id).await?)?;
-    drop(connection);
-    rows.into_iter()
-        .map(|row| {
-            let actions = grant_rule(&row)?.actions;
-            let row = row.into_inner();
-            Ok(Grant {
-                id: row.id,
-                principal: row.principal,
-                actions,
-                scope: row.scope,
-                author: row.author,
-                created_at: row.created_at,
-            })
-        })
-        .collect()
+    let outcome = look(app, caller, Action::ManageGrants, Some(project), async |connection, row| {
+        let row = row.ok_or(Failure::NotFound)?;
+        let rows = app.verify_all(grants_of_project(connection, row.id).await?)?;
+        rows.into_iter().map(|row| shown(&row)).collect()
+    });
+    outcome.await
+}
+
+fn shown(row: &Verified<GrantRow>) -> Result<Grant, Failure> {
+    Ok(Grant {
+        id: row.id,
+        principal: row.principal.clone(),
+        actions: grant_rule(row)?.actions,
+        scope: row.scope.clone(),
+        author: row.author.clone(),
+        created_at: row.created_at,
+    })
 }
 
 /// Revokes a grant.

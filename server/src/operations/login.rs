@@ -1,6 +1,6 @@
 //! Logging in: a workload's service account token for a session.
 
-use super::authorization::rules;
+use super::{authorization::rules, clusters::is_cluster_name};
 use crate::{
     app::{App, Caller, Origin},
     cluster::{Claims, TrustedKeys, audience, review, verify_offline},
@@ -67,22 +67,25 @@ pub async fn login(app: &App, origin: Origin, login: Login) -> Result<Session, F
 async fn authenticate(app: &App, origin: Origin, login: &Login) -> Result<Caller, Failure> {
     let refused = Failure::Unauthenticated;
     let token = login.token.expose_text();
+    // Whatever needs no database comes first: anybody may send a login.
+    if !is_cluster_name(&login.cluster) {
+        return Err(refused("no such cluster"));
+    }
+    let claims = Claims::parse(token).map_err(refused)?;
     let row = {
         let mut connection = app.store.reader().await?;
         cluster_by_name(&mut connection, &login.cluster).await?.ok_or(refused("no such cluster"))?
     };
     let cluster = app.verify(row)?;
     let now = app.clock.now();
-    let claims = Claims::parse(token).map_err(refused)?;
     claims.check(&cluster.issuer, &audience(&app.instance.name, &cluster.name), now).map_err(refused)?;
     let trust = serde_json::from_str(&cluster.trust)
         .map_err(|_| Failure::Integrity("clusters.trust holds what Strongroom never writes".to_owned()))?;
     match trust {
         Trust::OfflineKeys { .. } => verify_offline(token, &TrustedKeys::of_row(&cluster)?).map_err(refused)?,
         Trust::TokenReview { api_url, api_ca } => {
-            let _place = app.reviewers.place().await?;
             let client = app.reviewers.client(cluster.id, &api_url, &api_ca).await?;
-            review(client, token, &audience(&app.instance.name, &cluster.name), &claims).await?;
+            review(&client, token, &audience(&app.instance.name, &cluster.name), &claims).await?;
         }
     }
     let workload =

@@ -6,8 +6,9 @@ use crate::{
     failure::Failure,
 };
 use strongroom_api::access::Policy;
-use strongroom_core::{Action, PolicyId, ProjectName};
-use strongroom_store::{PolicyRow, delete_policy, policies_of_project, upsert_policy};
+use strongroom_core::{Action, FieldName, PolicyId, ProjectId, ProjectName, Verified};
+use strongroom_policy::is_forbid;
+use strongroom_store::{PolicyRow, delete_policy, policies_of_project, policy_by_name, upsert_policy};
 use uuid::Uuid;
 
 /// Most policies of a project that can concern anyone: they stand in every decision there.
@@ -22,11 +23,12 @@ pub async fn put(app: &App, caller: &Caller, policy: Policy) -> Result<Policy, F
 
 async fn try_put(app: &App, caller: &Caller, policy: Policy) -> Result<Policy, Failure> {
     // The check costs time; only who may manage policies may spend it.
-    let (mut change, project) = Change::in_project(app, caller, Action::ManagePolicies, &policy.project).await?;
+    let (change, project) = Change::in_project(app, caller, Action::ManagePolicies, &policy.project).await?;
     let checked = app
         .engine
         .check_policy(Some(&policy.project), &policy.name, &policy.text)
         .map_err(|problem| Failure::BadPolicy(problem.to_string()))?;
+    let mut change = keep_forbids(app, caller, change, project.id, checked.name()).await?;
     if checked.principal_key().is_none() {
         let others = app.verify_all(policies_of_project(change.connection(), project.id).await?)?;
         let open = others.iter().filter(|row| row.principal_key.is_none() && row.name != policy.name).count();
@@ -52,13 +54,16 @@ async fn try_put(app: &App, caller: &Caller, policy: Policy) -> Result<Policy, F
 
 /// A project's policies, by name.
 pub async fn list(app: &App, caller: &Caller, project: &ProjectName) -> Result<Vec<Policy>, Failure> {
-    let mut connection = app.store.reader().await?;
-    let row = look(app, &mut connection, caller, Action::ManagePolicies, project).await?;
-    let rows = app.verify_all(policies_of_project(&mut connection, row.id).await?)?;
-    Ok(rows
-        .into_iter()
-        .map(|row| Policy { project: project.clone(), name: row.name.clone(), text: row.text.clone() })
-        .collect())
+    let outcome = look(app, caller, Action::ManagePolicies, Some(project), async |connection, row| {
+        let row = row.ok_or(Failure::NotFound)?;
+        let rows = app.verify_all(policies_of_project(connection, row.id).await?)?;
+        let shown = |row: Verified<PolicyRow>| {
+            let row = row.into_inner();
+            Policy { project: project.clone(), name: row.name, text: row.text }
+        };
+        Ok(rows.into_iter().map(shown).collect())
+    });
+    outcome.await
 }
 
 /// Removes a policy.
@@ -68,9 +73,25 @@ pub async fn delete(app: &App, caller: &Caller, project: &ProjectName, name: &st
 }
 
 async fn try_delete(app: &App, caller: &Caller, project: &ProjectName, name: &str) -> Result<(), Failure> {
-    let (mut change, row) = Change::in_project(app, caller, Action::ManagePolicies, project).await?;
+    if FieldName::parse(name).is_err() {
+        return Err(Failure::NotFound);
+    }
+    let (change, row) = Change::in_project(app, caller, Action::ManagePolicies, project).await?;
+    let mut change = keep_forbids(app, caller, change, row.id, name).await?;
     if !delete_policy(change.connection(), row.id, name).await? {
         return Err(Failure::NotFound);
     }
     change.commit(app, caller, format!("policy:{project}/{name}")).await
+}
+
+/// A forbid is taken away or replaced by an admin of the instance only: the manager of a project's policies may be the one it binds.
+async fn keep_forbids(
+    app: &App,
+    caller: &Caller,
+    mut change: Change,
+    project: ProjectId,
+    name: &str,
+) -> Result<Change, Failure> {
+    let Some(row) = policy_by_name(change.connection(), project, name).await? else { return Ok(change) };
+    if is_forbid(&app.verify(row)?.text) { change.also(app, caller, Action::RemoveForbids).await } else { Ok(change) }
 }

@@ -1,6 +1,6 @@
 //! Roles: a project's named groups.
 
-use super::change::{Change, audited, look};
+use super::change::{Change, audited, look, plain};
 use crate::{
     app::{App, Caller},
     failure::Failure,
@@ -18,7 +18,7 @@ const MAX_MEMBERS: usize = 1000;
 
 /// Makes a role, or replaces its members.
 pub async fn put(app: &App, caller: &Caller, role: Role) -> Result<Role, Failure> {
-    let resource = format!("role:{}/{}", role.project, role.name);
+    let resource = format!("role:{}/{}", role.project, plain(&role.name));
     let outcome = try_put(app, caller, role).await;
     audited(app, caller, Action::ManageRoles, resource, outcome).await
 }
@@ -64,19 +64,17 @@ async fn try_put(app: &App, caller: &Caller, role: Role) -> Result<Role, Failure
 
 /// A project's roles with their members.
 pub async fn list(app: &App, caller: &Caller, project: &ProjectName) -> Result<Vec<Role>, Failure> {
-    let mut connection = app.store.reader().await?;
-    let row = look(app, &mut connection, caller, Action::ManageRoles, project).await?;
-    let mut roles = Vec::new();
-    for role in app.verify_all(roles_of_project(&mut connection, row.id).await?)? {
-        let members = app.verify_all(members_of(&mut connection, role.id).await?)?;
-        roles.push(Role {
-            project: project.clone(),
-            name: role.name.clone(),
-            members: members.into_iter().map(|member| member.pattern.clone()).collect(),
-        });
-    }
-    drop(connection);
-    Ok(roles)
+    let outcome = look(app, caller, Action::ManageRoles, Some(project), async |connection, row| {
+        let row = row.ok_or(Failure::NotFound)?;
+        let mut roles = Vec::new();
+        for role in app.verify_all(roles_of_project(connection, row.id).await?)? {
+            let members = app.verify_all(members_of(connection, role.id).await?)?;
+            let members = members.into_iter().map(|member| member.pattern.clone()).collect();
+            roles.push(Role { project: project.clone(), name: role.name.clone(), members });
+        }
+        Ok(roles)
+    });
+    outcome.await
 }
 
 /// Removes a role. Grants to it stay and reach nobody.

@@ -1,7 +1,7 @@
 //! Secrets: put, read, list, delete.
 
 use super::{
-    authorization::{authorize, may, rules},
+    authorization::{Rules, decide, may, refused, rules},
     change::audited,
     projects::with_rules,
 };
@@ -11,13 +11,14 @@ use crate::{
 };
 use strongroom_api::secrets::{PutResult, SecretEntry, SecretList, SecretVersions, VersionInfo};
 use strongroom_core::{
-    Action, Decision, FieldName, FolderPath, Payload, ProjectId, SecretId, SecretPath, Verified, VersionSelector,
+    Action, Decision, FieldName, FolderPath, Payload, SecretId, SecretPath, Verified, VersionSelector,
 };
 use strongroom_crypto::{OpenError, ProjectKey, SealedVersion, VersionNames, WrappedProjectKey};
 use strongroom_policy::{Grant, Resource};
 use strongroom_store::{
-    Found, FoundVersion, ProjectKeyRow, SecretRow, Selector, Transaction, VersionRow, active_project_key, find_secret,
-    insert_secret, insert_version, list_secrets, lock_secret, notify_change, read_secret, update_secret, versions_of,
+    Found, FoundVersion, ProjectKeyRow, ProjectRow, SecretRow, Selector, Transaction, VersionRow, active_project_key,
+    find_secret, insert_secret, insert_version, list_secrets, lock_secret, notify_change, read_secret, update_secret,
+    versions_of,
 };
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -62,39 +63,50 @@ pub async fn read(
     selector: &VersionSelector,
     field: Option<&FieldName>,
 ) -> Result<ReadSecret, Failure> {
+    let outcome = try_read(app, caller, path, selector, field).await;
+    audited(app, caller, Action::Read, path.to_string(), outcome).await
+}
+
+async fn try_read(
+    app: &App,
+    caller: &Caller,
+    path: &SecretPath,
+    selector: &VersionSelector,
+    field: Option<&FieldName>,
+) -> Result<ReadSecret, Failure> {
     let mut connection = app.store.reader().await?;
-    let stored = stored_selector(selector)?;
+    let stored = stored_selector(selector);
     let Some(Found { secret, version }) = read_secret(&mut connection, path, stored).await? else {
         let (_, rules) = with_rules(app, &mut connection, caller, &path.project()).await?;
-        let grant =
-            authorize(app, caller, &rules, Action::Read, Resource::Secret { path, id: None, version: None }).await?;
         drop(connection);
-        return released(app, caller, path, None, grant.policies(), Err(Failure::NotFound)).await;
+        let _allowed =
+            granted(app, caller, &rules, Action::Read, Resource::Secret { path, id: None, version: None }).await?;
+        return Err(Failure::NotFound);
     };
     let secret = app.verify(secret)?;
-    let found = version
-        .map(|FoundVersion { version, key }| Ok::<_, Failure>((app.verify(version)?, app.verify(key)?)))
-        .transpose()?;
-    let number = found.as_ref().map(|(version, _)| unsigned(version.version));
-    let project = path.project();
-    let rules = rules(app, &mut connection, caller, Some((secret.project, &project))).await?;
-    // Nothing below needs the database: the connection goes to someone else while the audit event commits.
-    drop(connection);
-    let resource = Resource::Secret { path, id: Some(secret.id), version: number };
-    let grant = authorize(app, caller, &rules, Action::Read, resource).await?;
-    let policies = grant.policies().to_vec();
-    let outcome = match found {
-        _ if secret.deleted => Err(Failure::Deleted),
-        None => Err(Failure::NotFound),
-        Some((version, key)) => open(app, &version, &key, grant).and_then(|payload| {
-            let payload = match field {
-                Some(name) => one_field(payload, name)?,
-                None => payload,
-            };
-            Ok(ReadSecret { version: unsigned(version.version), created_at: version.created_at, payload })
-        }),
+    let found = match version {
+        Some(FoundVersion { version, key }) => Some((app.verify(version)?, app.verify(key)?)),
+        None => None,
     };
-    released(app, caller, path, number, &policies, outcome).await
+    let number = found.as_ref().map(|(version, _)| unsigned(version.version));
+    let rules = rules(app, &mut connection, caller, Some((secret.project, &path.project()))).await?;
+    drop(connection);
+    let grant =
+        granted(app, caller, &rules, Action::Read, Resource::Secret { path, id: Some(secret.id), version: number })
+            .await?;
+    let policies = grant.policies().to_vec();
+    let (version, key) = match found {
+        _ if secret.deleted => return Err(Failure::Deleted),
+        None => return Err(Failure::NotFound),
+        Some(found) => found,
+    };
+    let payload = open(app, &version, &key, grant)?;
+    let payload = match field {
+        Some(name) => one_field(payload, name)?,
+        None => payload,
+    };
+    leave_event(app, caller, Action::Read, path.to_string(), number, policies).await?;
+    Ok(ReadSecret { version: unsigned(version.version), created_at: version.created_at, payload })
 }
 
 /// Puts a new version and points `current` at it.
@@ -118,182 +130,13 @@ async fn try_put(
     reason: Option<String>,
     precondition: Precondition,
 ) -> Result<PutResult, Failure> {
-    if reason
-        .as_deref()
-        .is_some_and(|reason| reason.chars().count() > MAX_REASON || reason.chars().any(char::is_control))
-    {
+    if reason.as_deref().is_some_and(|text| text.chars().count() > MAX_REASON || text.chars().any(char::is_control)) {
         return Err(Failure::Invalid(format!("reason: at most {MAX_REASON} characters, and no control characters")));
     }
-    let mut transaction = app.store.begin().await?;
-    let (project, rules) = with_rules(app, transaction.connection(), caller, &path.project()).await?;
-    let secret = lock_secret(transaction.connection(), path).await?.map(|row| app.verify(row)).transpose()?;
-    let resource = Resource::Secret { path, id: secret.as_ref().map(|secret| secret.id), version: None };
-    let grant = authorize(app, caller, &rules, Action::Write, resource).await?;
-    let project = project.ok_or(Failure::NotFound)?;
+    let mut write = Write::begin(app, caller, path, Action::Write).await?;
+    let project = write.project.as_ref().ok_or(Failure::NotFound)?.id;
     let now = app.clock.now();
-    let (secret, version) = next_version(app, &mut transaction, project.id, path, secret, precondition, now).await?;
-    let key = active_project_key(transaction.connection(), project.id)
-        .await?
-        .ok_or_else(|| Failure::Integrity("the project has no active key".to_owned()))?;
-    let key = app.verify(key)?;
-    let key = project_key(app, &key)?;
-    let names = VersionNames { secret, version: unsigned(version), media_type: payload.media_type() };
-    let sealed = app.keyring().seal_value(&key, &names, &payload.encode());
-    let row = VersionRow {
-        secret,
-        version,
-        author: caller.identity.principal(),
-        reason,
-        media_type: payload.media_type().to_owned(),
-        created_at: now,
-        project_key_generation: sealed.project_key_generation,
-        wrapped_key: sealed.wrapped_key,
-        sealed_value: sealed.sealed_value,
-    };
-    insert_version(transaction.connection(), &app.keyring().mac_row(row)).await?;
-    notify_change(transaction.connection(), path).await?;
-    let mut event = app.event(caller.origin, Some(caller.identity.clone()), Action::Write, Decision::Allowed, "ok");
-    event.resource = Some(path.to_string());
-    event.version = Some(unsigned(version));
-    event.policies = grant.policies().to_vec();
-    app.record(&mut transaction, event).await?;
-    transaction.commit().await?;
-    Ok(PutResult { path: path.clone(), version: unsigned(version), created_at: now })
-}
-
-/// Deletes a secret; its versions stay, and a put revives it with the next number.
-pub async fn delete(app: &App, caller: &Caller, path: &SecretPath, precondition: Precondition) -> Result<(), Failure> {
-    let outcome = try_delete(app, caller, path, precondition).await;
-    audited(app, caller, Action::Delete, path.to_string(), outcome).await
-}
-
-async fn try_delete(app: &App, caller: &Caller, path: &SecretPath, precondition: Precondition) -> Result<(), Failure> {
-    let mut transaction = app.store.begin().await?;
-    let (_, rules) = with_rules(app, transaction.connection(), caller, &path.project()).await?;
-    let secret = lock_secret(transaction.connection(), path).await?.map(|row| app.verify(row)).transpose()?;
-    let resource = Resource::Secret { path, id: secret.as_ref().map(|secret| secret.id), version: None };
-    let grant = authorize(app, caller, &rules, Action::Delete, resource).await?;
-    let secret = secret.ok_or(Failure::NotFound)?;
-    if secret.deleted {
-        return Err(Failure::Deleted);
-    }
-    if !precondition_holds(precondition, Some(&secret)) {
-        return Err(Failure::VersionConflict);
-    }
-    let version = unsigned(secret.current_version);
-    let row = SecretRow { deleted: true, updated_at: app.clock.now(), ..secret.into_inner() };
-    update_secret(transaction.connection(), &app.keyring().mac_row(row)).await?;
-    notify_change(transaction.connection(), path).await?;
-    let mut event = app.event(caller.origin, Some(caller.identity.clone()), Action::Delete, Decision::Allowed, "ok");
-    event.resource = Some(path.to_string());
-    event.version = Some(version);
-    event.policies = grant.policies().to_vec();
-    app.record(&mut transaction, event).await?;
-    transaction.commit().await?;
-    Ok(())
-}
-
-/// A secret's newest versions, without values.
-pub async fn versions(app: &App, caller: &Caller, path: &SecretPath) -> Result<SecretVersions, Failure> {
-    let mut connection = app.store.reader().await?;
-    let (_, rules) = with_rules(app, &mut connection, caller, &path.project()).await?;
-    let secret = find_secret(&mut connection, path).await?.map(|row| app.verify(row)).transpose()?;
-    let resource = Resource::Secret { path, id: secret.as_ref().map(|secret| secret.id), version: None };
-    let grant = authorize(app, caller, &rules, Action::Describe, resource).await?;
-    let outcome = match secret {
-        None => Err(Failure::NotFound),
-        Some(secret) => {
-            let rows = app.verify_all(versions_of(&mut connection, secret.id, 100).await?)?;
-            Ok(SecretVersions {
-                path: path.clone(),
-                current: unsigned(secret.current_version),
-                previous: secret.previous_version.map(unsigned),
-                deleted: secret.deleted,
-                versions: rows
-                    .into_iter()
-                    .map(Verified::into_inner)
-                    .map(|row| VersionInfo {
-                        version: unsigned(row.version),
-                        author: row.author,
-                        reason: row.reason,
-                        created_at: row.created_at,
-                        media_type: row.media_type,
-                    })
-                    .collect(),
-            })
-        }
-    };
-    drop(connection);
-    audit_read(app, caller, Action::Describe, path.to_string(), None, grant.policies(), &outcome).await?;
-    outcome
-}
-
-/// The secrets of a folder and below that the caller may list, a page at a time.
-///
-/// Rows are read in batches and filtered until the page is full; a page that looked at [`MAX_SCAN`] rows ends early and says where to go on.
-pub async fn list(
-    app: &App,
-    caller: &Caller,
-    folder: &FolderPath,
-    after: Option<&SecretPath>,
-    limit: u32,
-) -> Result<SecretList, Failure> {
-    let limit = limit.clamp(1, MAX_PAGE) as usize;
-    let mut connection = app.store.reader().await?;
-    let (project, rules) = with_rules(app, &mut connection, caller, &folder.project()).await?;
-    let mut policies = Vec::new();
-    // Whoever no rule lets list anything here is refused before anything is looked at, whether or not there is something.
-    if project.is_none() || !rules.may_list_somewhere() {
-        policies = authorize(app, caller, &rules, Action::List, Resource::Folder(folder)).await?.policies().to_vec();
-    }
-    let mut secrets = Vec::new();
-    let (mut cursor, mut scanned, mut more) = (after.cloned(), 0, project.is_some());
-    while more && secrets.len() < limit && scanned < MAX_SCAN {
-        let rows = app.verify_all(list_secrets(&mut connection, folder, cursor.as_ref(), SCAN_BATCH).await?)?;
-        more = rows.len() == usize::try_from(SCAN_BATCH).expect("a small number");
-        for row in &rows {
-            if secrets.len() == limit {
-                more = true;
-                break;
-            }
-            scanned += 1;
-            cursor = Some(row.path.clone());
-            if may(
-                app,
-                caller,
-                &rules,
-                Action::List,
-                Resource::Secret { path: &row.path, id: Some(row.id), version: None },
-            ) {
-                secrets.push(SecretEntry {
-                    path: row.path.clone(),
-                    version: unsigned(row.current_version),
-                    updated_at: row.updated_at,
-                });
-            }
-        }
-    }
-    drop(connection);
-    // Nothing from the start to the end: an empty folder is for those who may list the folder.
-    if secrets.is_empty() && after.is_none() && !more && policies.is_empty() {
-        policies = authorize(app, caller, &rules, Action::List, Resource::Folder(folder)).await?.policies().to_vec();
-    }
-    let next_cursor = cursor.filter(|_| more).map(|path| path.to_string());
-    audit_read(app, caller, Action::List, folder.to_string(), None, &policies, &Ok(())).await?;
-    Ok(SecretList { folder: folder.clone(), secrets, next_cursor })
-}
-
-/// Makes the secret, or moves its aliases on, and says which version is to be inserted. `secret` is the locked row, where there is one.
-async fn next_version(
-    app: &App,
-    transaction: &mut Transaction,
-    project: ProjectId,
-    path: &SecretPath,
-    mut secret: Option<Verified<SecretRow>>,
-    precondition: Precondition,
-    now: OffsetDateTime,
-) -> Result<(SecretId, i64), Failure> {
-    if secret.is_none() && precondition_holds(precondition, None) {
+    if write.secret.is_none() && precondition_holds(precondition, None) {
         let row = app.keyring().mac_row(SecretRow {
             id: SecretId(Uuid::now_v7()),
             project,
@@ -305,13 +148,13 @@ async fn next_version(
             created_at: now,
             updated_at: now,
         });
-        if insert_secret(transaction.connection(), &row).await? {
-            return Ok((row.row().id, 1));
+        if insert_secret(write.transaction.connection(), &row).await? {
+            return add_version(app, caller, write, (row.row().id, 1), path, payload, reason, now).await;
         }
-        // Another put came first: it is there now.
-        secret = lock_secret(transaction.connection(), path).await?.map(|row| app.verify(row)).transpose()?;
+        // Another put came first: it is there now, and whether it may be written is decided anew.
+        write = Write::begin(app, caller, path, Action::Write).await?;
     }
-    let secret = secret.ok_or(Failure::VersionConflict)?;
+    let secret = write.secret.take().ok_or(Failure::VersionConflict)?;
     if !precondition_holds(precondition, Some(&secret)) {
         return Err(Failure::VersionConflict);
     }
@@ -325,8 +168,213 @@ async fn next_version(
         ..secret.into_inner()
     };
     let id = row.id;
-    update_secret(transaction.connection(), &app.keyring().mac_row(row)).await?;
-    Ok((id, version))
+    update_secret(write.transaction.connection(), &app.keyring().mac_row(row)).await?;
+    add_version(app, caller, write, (id, version), path, payload, reason, now).await
+}
+
+/// Deletes a secret; its versions stay, and a put revives it with the next number.
+pub async fn delete(app: &App, caller: &Caller, path: &SecretPath, precondition: Precondition) -> Result<(), Failure> {
+    let outcome = try_delete(app, caller, path, precondition).await;
+    audited(app, caller, Action::Delete, path.to_string(), outcome).await
+}
+
+async fn try_delete(app: &App, caller: &Caller, path: &SecretPath, precondition: Precondition) -> Result<(), Failure> {
+    let mut write = Write::begin(app, caller, path, Action::Delete).await?;
+    let secret = write.secret.take().ok_or(Failure::NotFound)?;
+    if secret.deleted {
+        return Err(Failure::Deleted);
+    }
+    if !precondition_holds(precondition, Some(&secret)) {
+        return Err(Failure::VersionConflict);
+    }
+    let version = unsigned(secret.current_version);
+    let row = SecretRow { deleted: true, updated_at: app.clock.now(), ..secret.into_inner() };
+    update_secret(write.transaction.connection(), &app.keyring().mac_row(row)).await?;
+    write.commit(app, caller, path, version).await
+}
+
+/// A secret's newest versions, without values.
+pub async fn versions(app: &App, caller: &Caller, path: &SecretPath) -> Result<SecretVersions, Failure> {
+    let outcome = try_versions(app, caller, path).await;
+    audited(app, caller, Action::Describe, path.to_string(), outcome).await
+}
+
+async fn try_versions(app: &App, caller: &Caller, path: &SecretPath) -> Result<SecretVersions, Failure> {
+    let mut connection = app.store.reader().await?;
+    let (_, rules) = with_rules(app, &mut connection, caller, &path.project()).await?;
+    let secret = find_secret(&mut connection, path).await?.map(|row| app.verify(row)).transpose()?;
+    let id = secret.as_ref().map(|secret| secret.id);
+    let rows = match id {
+        Some(id) => app.verify_all(versions_of(&mut connection, id, 100).await?)?,
+        None => Vec::new(),
+    };
+    drop(connection);
+    let grant = granted(app, caller, &rules, Action::Describe, Resource::Secret { path, id, version: None }).await?;
+    let secret = secret.ok_or(Failure::NotFound)?;
+    leave_event(app, caller, Action::Describe, path.to_string(), None, grant.policies().to_vec()).await?;
+    let shown = |row: Verified<VersionRow>| {
+        let row = row.into_inner();
+        VersionInfo {
+            version: unsigned(row.version),
+            author: row.author,
+            reason: row.reason,
+            created_at: row.created_at,
+            media_type: row.media_type,
+        }
+    };
+    Ok(SecretVersions {
+        path: path.clone(),
+        current: unsigned(secret.current_version),
+        previous: secret.previous_version.map(unsigned),
+        deleted: secret.deleted,
+        versions: rows.into_iter().map(shown).collect(),
+    })
+}
+
+/// The secrets of a folder and below that the caller may list, a page at a time.
+pub async fn list(
+    app: &App,
+    caller: &Caller,
+    folder: &FolderPath,
+    after: Option<&SecretPath>,
+    limit: u32,
+) -> Result<SecretList, Failure> {
+    let outcome = try_list(app, caller, folder, after, limit).await;
+    audited(app, caller, Action::List, folder.to_string(), outcome).await
+}
+
+/// Rows are read in batches and filtered until the page is full. A page that looked at [`MAX_SCAN`] rows ends early, but never before its first entry: a
+/// cursor is always the path of an entry, so that it names nothing that the caller may not list.
+async fn try_list(
+    app: &App,
+    caller: &Caller,
+    folder: &FolderPath,
+    after: Option<&SecretPath>,
+    limit: u32,
+) -> Result<SecretList, Failure> {
+    if after.is_some_and(|after| !folder.contains(after)) {
+        return Err(Failure::Invalid("cursor: it is of another folder".to_owned()));
+    }
+    let limit = limit.clamp(1, MAX_PAGE) as usize;
+    let mut connection = app.store.reader().await?;
+    let (project, rules) = with_rules(app, &mut connection, caller, &folder.project()).await?;
+    let mut secrets: Vec<SecretEntry> = Vec::new();
+    let (mut position, mut scanned) = (after.cloned(), 0);
+    // Whom no rule lets list anything here nothing is looked at for.
+    let mut more = project.is_some() && rules.may_list_somewhere();
+    while more && secrets.len() < limit && (scanned < MAX_SCAN || secrets.is_empty()) {
+        let rows = app.verify_all(list_secrets(&mut connection, folder, position.as_ref(), SCAN_BATCH).await?)?;
+        more = rows.len() == usize::try_from(SCAN_BATCH).expect("a small number");
+        scanned += rows.len();
+        for row in rows {
+            if secrets.len() == limit {
+                more = true;
+                break;
+            }
+            let resource = Resource::Secret { path: &row.path, id: Some(row.id), version: None };
+            if may(app, caller, &rules, Action::List, resource) {
+                let version = unsigned(row.current_version);
+                secrets.push(SecretEntry { path: row.path.clone(), version, updated_at: row.updated_at });
+            }
+            position = Some(row.path.clone());
+        }
+    }
+    drop(connection);
+    let next_cursor = secrets.last().filter(|_| more).map(|entry| entry.path.to_string());
+    // Nothing from the start to the end: an empty folder is for those who may list the folder.
+    let policies = if secrets.is_empty() && after.is_none() {
+        granted(app, caller, &rules, Action::List, Resource::Folder(folder)).await?.policies().to_vec()
+    } else {
+        Vec::new()
+    };
+    leave_event(app, caller, Action::List, folder.to_string(), None, policies).await?;
+    Ok(SecretList { folder: folder.clone(), secrets, next_cursor })
+}
+
+/// A change of one secret under way; dropped, it never happened.
+struct Write {
+    transaction: Transaction,
+    project: Option<Verified<ProjectRow>>,
+    /// The locked row.
+    secret: Option<Verified<SecretRow>>,
+    grant: Grant,
+}
+
+impl Write {
+    /// Decides, locks the secret's row, and decides again where the row is not the one that was decided on. Whoever is refused never holds the lock: he
+    /// could keep others from writing with it.
+    async fn begin(app: &App, caller: &Caller, path: &SecretPath, action: Action) -> Result<Self, Failure> {
+        let mut transaction = app.store.begin().await?;
+        let (project, rules) = with_rules(app, transaction.connection(), caller, &path.project()).await?;
+        let found = find_secret(transaction.connection(), path).await?.map(|row| app.verify(row)).transpose()?;
+        let seen = found.as_ref().map(|secret| secret.id);
+        let mut decision = decide(app, caller, &rules, action, Resource::Secret { path, id: seen, version: None });
+        let mut secret = None;
+        if decision.is_ok() && seen.is_some() {
+            secret = lock_secret(transaction.connection(), path).await?.map(|row| app.verify(row)).transpose()?;
+            let id = secret.as_ref().map(|secret| secret.id);
+            if id != seen {
+                decision = decide(app, caller, &rules, action, Resource::Secret { path, id, version: None });
+            }
+        }
+        match decision {
+            Ok(grant) => Ok(Self { transaction, project, secret, grant }),
+            Err(denied) => {
+                drop(transaction);
+                Err(refused(app, caller, action, path.to_string(), denied).await)
+            }
+        }
+    }
+
+    /// Tells watchers, writes the audit event, and commits.
+    async fn commit(mut self, app: &App, caller: &Caller, path: &SecretPath, version: u64) -> Result<(), Failure> {
+        notify_change(self.transaction.connection(), path).await?;
+        let action = self.grant.action();
+        let mut event = app.event(caller.origin, Some(caller.identity.clone()), action, Decision::Allowed, "ok");
+        event.resource = Some(path.to_string());
+        event.version = Some(version);
+        event.policies = self.grant.policies().to_vec();
+        app.record(&mut self.transaction, event).await?;
+        self.transaction.commit().await?;
+        Ok(())
+    }
+}
+
+/// Seals the value, adds the version, and commits.
+#[expect(clippy::too_many_arguments, reason = "the common end of put's two ways")]
+async fn add_version(
+    app: &App,
+    caller: &Caller,
+    mut write: Write,
+    (secret, number): (SecretId, i64),
+    path: &SecretPath,
+    payload: &Payload,
+    reason: Option<String>,
+    now: OffsetDateTime,
+) -> Result<PutResult, Failure> {
+    let project = write.project.as_ref().ok_or(Failure::NotFound)?.id;
+    let key = active_project_key(write.transaction.connection(), project)
+        .await?
+        .ok_or_else(|| Failure::Integrity("the project has no active key".to_owned()))?;
+    let key = app.verify(key)?;
+    let key = project_key(app, &key)?;
+    let version = unsigned(number);
+    let names = VersionNames { secret, version, media_type: payload.media_type() };
+    let sealed = app.keyring().seal_value(&key, &names, &payload.encode());
+    let row = VersionRow {
+        secret,
+        version: number,
+        author: caller.identity.principal(),
+        reason,
+        media_type: payload.media_type().to_owned(),
+        created_at: now,
+        project_key_generation: sealed.project_key_generation,
+        wrapped_key: sealed.wrapped_key,
+        sealed_value: sealed.sealed_value,
+    };
+    insert_version(write.transaction.connection(), &app.keyring().mac_row(row)).await?;
+    write.commit(app, caller, path, version).await?;
+    Ok(PutResult { path: path.clone(), version, created_at: now })
 }
 
 fn precondition_holds(precondition: Precondition, secret: Option<&SecretRow>) -> bool {
@@ -374,46 +422,43 @@ fn one_field(payload: Payload, name: &FieldName) -> Result<Payload, Failure> {
     }
 }
 
-fn stored_selector(selector: &VersionSelector) -> Result<Selector, Failure> {
+fn stored_selector(selector: &VersionSelector) -> Selector {
     match selector {
-        VersionSelector::Current => Ok(Selector::Current),
-        VersionSelector::Previous => Ok(Selector::Previous),
-        VersionSelector::Number(number) => i64::try_from(*number).map(Selector::Number).map_err(|_| Failure::NotFound),
-        // This version keeps no free aliases, so none exists: asked for, it points nowhere. Version 0 is never given out.
-        VersionSelector::Alias(_) => Ok(Selector::Number(0)),
+        VersionSelector::Current => Selector::Current,
+        VersionSelector::Previous => Selector::Previous,
+        // A number that the database cannot hold was never given out, and neither was 0. This version keeps no free aliases: they point nowhere.
+        VersionSelector::Number(number) => Selector::Number(i64::try_from(*number).unwrap_or(0)),
+        VersionSelector::Alias(_) => Selector::Number(0),
     }
 }
 
-/// Commits the event of a read, and only then lets its outcome out.
-async fn released<T>(
+/// Decides on a read, with a refusal's event. No connection is held any more.
+async fn granted(
     app: &App,
     caller: &Caller,
-    path: &SecretPath,
-    version: Option<u64>,
-    policies: &[String],
-    outcome: Result<T, Failure>,
-) -> Result<T, Failure> {
-    audit_read(app, caller, Action::Read, path.to_string(), version, policies, &outcome).await?;
-    outcome
+    rules: &Rules,
+    action: Action,
+    resource: Resource<'_>,
+) -> Result<Grant, Failure> {
+    match decide(app, caller, rules, action, resource) {
+        Ok(grant) => Ok(grant),
+        Err(denied) => Err(refused(app, caller, action, resource.name(), denied).await),
+    }
 }
 
-async fn audit_read<T>(
+/// Commits the event of a read; only then may its outcome leave.
+async fn leave_event(
     app: &App,
     caller: &Caller,
     action: Action,
     resource: String,
     version: Option<u64>,
-    policies: &[String],
-    outcome: &Result<T, Failure>,
+    policies: Vec<String>,
 ) -> Result<(), Failure> {
-    let word = match outcome {
-        Ok(_) => "ok",
-        Err(failure) => failure.code().as_str(),
-    };
-    let mut event = app.event(caller.origin, Some(caller.identity.clone()), action, Decision::Allowed, word);
+    let mut event = app.event(caller.origin, Some(caller.identity.clone()), action, Decision::Allowed, "ok");
     event.resource = Some(resource);
     event.version = version;
-    event.policies = policies.to_vec();
+    event.policies = policies;
     app.audit.commit(event).await
 }
 

@@ -45,6 +45,8 @@ pub struct Stream {
     /// What to look at before the next wait.
     pending: Vec<SecretPath>,
     quiet: u32,
+    /// Moved only by what is sent: who may see nothing must not notice, by late heartbeats, that something changed.
+    heartbeat_at: Instant,
     ended: bool,
 }
 
@@ -86,6 +88,7 @@ pub async fn begin(app: Arc<App>, caller: Caller, request: Watch) -> Result<Stre
         ends_at: Instant::now() + left,
         pending,
         quiet: 0,
+        heartbeat_at: Instant::now() + HEARTBEAT,
         ended: false,
     })
 }
@@ -103,7 +106,8 @@ impl Stream {
                     () = stopped(&mut self.stop) => Err(EndReason::ServerStops),
                     () = tokio::time::sleep_until(self.ends_at) => Err(EndReason::SessionEnded),
                     changed = self.watcher.changed() => Ok(changed),
-                    () = tokio::time::sleep(HEARTBEAT) => {
+                    () = tokio::time::sleep_until(self.heartbeat_at) => {
+                        self.heartbeat_at = Instant::now() + HEARTBEAT;
                         self.quiet += 1;
                         if self.quiet >= QUIET_HEARTBEATS {
                             self.quiet = 0;
@@ -130,6 +134,7 @@ impl Stream {
                 }
             }
             if !changes.is_empty() {
+                self.heartbeat_at = Instant::now() + HEARTBEAT;
                 return Some(Event::Changes(changes));
             }
         }
