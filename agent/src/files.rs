@@ -178,14 +178,15 @@ impl Files {
     /// Writes everything accepted in one swap; all other files stay. Where the volume has no room for all of it at once, it has for one secret
     /// after the other: the old files of each make room for the next.
     pub(crate) fn write(&mut self, accepted: &[Accepted]) -> Written {
-        let each_alone = match self.write_together(accepted) {
+        match self.write_together(accepted) {
             Ok(()) => return Written { done: accepted.iter().map(|one| one.index).collect(), failed: None },
-            Err(SinkError::Full) if self.are_complete() => accepted,
+            Err(SinkError::Full) if accepted.len() > 1 && self.are_complete() => {
+                debug!("no room for all changes at once; writing one secret after the other");
+            }
             Err(error) => return Written { done: Vec::new(), failed: Some(error) },
-        };
-        debug!("no room for all changes at once; writing one secret after the other");
+        }
         let mut written = Written::default();
-        for one in each_alone {
+        for one in accepted {
             match self.write_together(std::slice::from_ref(one)) {
                 Ok(()) => written.done.push(one.index),
                 // One that does not fit keeps no other from being written.
@@ -209,11 +210,7 @@ impl Files {
         self.sink.check_room(&sizes, versions.len())?;
         let files = self.plan.groups.iter().flat_map(|group| &group.files);
         let outputs: Vec<_> = files
-            .map(|file| Output {
-                name: file.name.clone(),
-                mode: file.mode,
-                content: contents.get(&file.name).copied(),
-            })
+            .map(|file| Output { name: file.name.clone(), mode: file.mode, content: contents.get(&file.name).copied() })
             .collect();
         let swap = self.sink.replace(&outputs, &versions)?;
         for Accepted { index, version, .. } in accepted {

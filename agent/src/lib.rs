@@ -2,8 +2,8 @@
 //!
 //! What it is: the loop ([`run`]) and its parts: the configuration as a plan, `render` (a payload becomes contents), [`Sink`] (contents become
 //! files, all in one swap), and the startup probe ([`wait_for_files`]).
-//! What it is not: a cache or a store of its own. Once the files are there it keeps no value in memory between changes; what is on the tmpfs is all there is. It runs no
-//! command and links no policy engine, no database driver and no Kubernetes client.
+//! What it is not: a cache or a store of its own. Once the files are there it keeps no value in memory between changes; what is on the tmpfs
+//! is all there is. It runs no command and links no policy engine, no database driver and no Kubernetes client.
 
 mod agent;
 mod files;

@@ -42,9 +42,9 @@ impl Queue {
         }
     }
 
-    /// Nothing is due before this.
+    /// Nothing is due before this, nor before what was said earlier.
     pub(crate) fn hold_until(&mut self, until: Instant) {
-        self.held_until = Some(until);
+        self.held_until = self.held_until.max(Some(until));
     }
 
     /// When something is due; `None` where nothing waits.

@@ -199,11 +199,7 @@ impl Sink {
             return Ok(());
         }
         let bytes = |blocks: u64| blocks.saturating_mul(block);
-        Err(SinkError::TooSmall {
-            limit: bytes(volume.f_blocks),
-            free: bytes(volume.f_bavail),
-            needed: bytes(needed),
-        })
+        Err(SinkError::TooSmall { limit: bytes(volume.f_blocks), free: bytes(volume.f_bavail), needed: bytes(needed) })
     }
 
     /// Makes the directory hold exactly `outputs`, in one swap. `versions` is kept beside them. The old files stay, out of sight, until
@@ -291,12 +287,7 @@ impl Sink {
         Ok(())
     }
 
-    fn swap(
-        &mut self,
-        old: Option<&OwnedFd>,
-        outputs: &[Output<'_>],
-        versions: &[u8],
-    ) -> Result<(), SinkError> {
+    fn swap(&mut self, old: Option<&OwnedFd>, outputs: &[Output<'_>], versions: &[u8]) -> Result<(), SinkError> {
         let set = temporary(SET_PREFIX);
         let result = self.write_set(&set, old, outputs, versions).and_then(|()| self.point_at(DATA, &set));
         if result.is_err() {

@@ -113,7 +113,10 @@ impl App {
     /// Writes a mutation's event into its transaction.
     pub async fn record(&self, transaction: &mut Transaction, event: AuditEvent) -> Result<(), Failure> {
         let row = self.keyring().mac_audit_row(AuditRow::from(event));
-        insert_events(transaction.connection(), &[row]).await?;
+        insert_events(transaction.connection(), &[row]).await.map_err(|error| {
+            tracing::error!(error = %error, "an audit event could not be written; its change is not made");
+            Failure::AuditUnavailable
+        })?;
         metrics::counter!(names::AUDIT_EVENTS).increment(1);
         Ok(())
     }

@@ -39,6 +39,8 @@ enum Verb {
 #[derive(Subcommand)]
 enum AdminVerb {
     /// Give the first admin a short-lived token, once for ever. The token is all that is printed to standard output.
+    ///
+    /// Clusters and projects can be made with it only, since this version has no logins for people yet: choose its life with that in mind.
     Claim {
         #[command(flatten)]
         settings: SettingsFile,
@@ -159,7 +161,10 @@ async fn admin_claim(file: &SettingsFile, minutes: u32) -> anyhow::Result<()> {
     drop(app);
     background.finish().await;
     let (token, expires_at) = outcome?;
-    eprintln!("user:{ADMIN} is the first admin; the token is shown this once and ends at {expires_at}");
+    eprintln!("user:{ADMIN} is the first admin; the token is shown this once and ends at {expires_at}.");
+    eprintln!(
+        "This version has no logins for people yet: register clusters, create projects and grant their owners' workloads what they need before then."
+    );
     // Exposed to the person who claims it: the only place where an issued token is printed.
     let mut out = std::io::stdout().lock();
     out.write_all(token.expose_bytes())?;

@@ -163,7 +163,7 @@ async fn each_request_leaves_exactly_one_event() {
             409,
             ("manage-clusters", "cluster:second", "allowed", "already_exists"),
         ),
-        step(Admin, "GET", routes::CLUSTERS, None, 200, ("manage-clusters", "clusters", "allowed", "ok")),
+        step(Admin, "GET", routes::CLUSTERS, None, 200, ("manage-clusters", "instance", "allowed", "ok")),
         step(Stranger, "GET", routes::CLUSTERS, None, 403, ("manage-clusters", "instance", "denied", "forbidden")),
         step(
             Admin,
@@ -236,6 +236,58 @@ async fn each_request_leaves_exactly_one_event() {
             None,
             404,
             ("manage-policies", "policy:shop/rule", "allowed", "not_found"),
+        ),
+        // Authenticated, and refused before or without a decision.
+        step(
+            Admin,
+            "PUT",
+            secret,
+            Some(json!({"fields": {"a": "1"}, "reason": "x".repeat(257)})),
+            422,
+            ("write", "shop/db", "undecided", "unprocessable_content"),
+        ),
+        step(
+            Stranger,
+            "PUT",
+            secret,
+            Some(json!({"fields": {"a": "1"}, "reason": "x".repeat(257)})),
+            422,
+            ("write", "shop/db", "undecided", "unprocessable_content"),
+        ),
+        step(
+            Admin,
+            "PUT",
+            routes::ROLES,
+            Some(json!({"project": "shop", "name": "readers", "members": ["*"]})),
+            422,
+            ("manage-roles", "role:shop/readers", "undecided", "unprocessable_content"),
+        ),
+        step(
+            Admin,
+            "POST",
+            routes::GRANTS,
+            Some(json!({"principal": "*", "actions": ["read"], "scope": "shop/"})),
+            422,
+            ("manage-grants", "shop/", "undecided", "unprocessable_content"),
+        ),
+        step(
+            Admin,
+            "PUT",
+            routes::POLICIES,
+            Some(json!({"project": "shop", "name": "rule", "text": "permit("})),
+            422,
+            ("manage-policies", "policy:shop/rule", "undecided", "bad_policy"),
+        ),
+        step(
+            Admin,
+            "POST",
+            routes::CLUSTERS,
+            cluster().map(|mut c| {
+                c["issuer"] = json!("");
+                c
+            }),
+            422,
+            ("manage-clusters", "cluster:second", "undecided", "unprocessable_content"),
         ),
         step(
             Nobody,

@@ -25,9 +25,7 @@ pub const MAX_LIFE: Duration = Duration::hours(24);
 #[non_exhaustive]
 pub enum ClaimError {
     /// It was done before.
-    #[error(
-        "the first admin was claimed already, at {0}; it can be done once for ever. Log in as an admin, or have one grant you what you need"
-    )]
+    #[error("the first admin was claimed already, at {0}; it can be done once for ever")]
     Claimed(OffsetDateTime),
     /// A life of the token that is not allowed.
     #[error("the token lives 1 second to 24 hours")]
