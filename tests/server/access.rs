@@ -216,6 +216,16 @@ async fn a_session_narrowed_to_a_role_has_that_roles_grants_only_and_every_forbi
     assert!(reads(&narrow, "shop/db").await && !reads(&narrow, "shop/mail/smtp").await);
     assert_eq!(narrow.whoami().await.unwrap().role.as_deref(), Some("shop/db"));
 
+    let everyone = r#"permit(principal, action == Action::"read", resource in Project::"shop");"#;
+    put_policy(&server, "everyone", everyone).await;
+    assert!(reads(&server.workload("other", "api"), "shop/mail/smtp").await);
+    assert!(!reads(&narrow, "shop/mail/smtp").await, "a permit for anyone is not one for the role");
+    let of_role = r#"permit(principal in Role::"shop/db", action == Action::"read", resource in Project::"shop");"#;
+    put_policy(&server, "everyone", of_role).await;
+    assert!(reads(&narrow, "shop/mail/smtp").await, "one for the role is");
+    server.admin().remove_policy(&project("shop"), "everyone").await.unwrap();
+    assert!(!reads(&narrow, "shop/mail/smtp").await);
+
     put_policy(
         &server,
         "not-mail",

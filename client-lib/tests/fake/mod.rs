@@ -278,7 +278,7 @@ fn watch(state: &mut State, seen: &Seen) -> Response<Body> {
         let key =
             watched.version.as_ref().map_or(watched.path.to_string(), |version| format!("{}@{version}", watched.path));
         let version = state.secrets.get(&key).map_or(0, |(version, _)| *version);
-        if version > watched.held {
+        if version != watched.held {
             let change = json!({ "path": watched.path, "alias": watched.version, "version": version });
             sender.send(Bytes::from(format!("event: change\ndata: {change}\n\n"))).unwrap();
         }

@@ -12,7 +12,7 @@ use strongroom_injector::certificates::{Certificates, Serving};
 use strongroom_injector::http::{Readiness, router};
 use strongroom_injector::serve::{Limits, serve, tls};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
@@ -50,6 +50,17 @@ async fn start(limits: Limits) -> Server {
 }
 
 async fn connect(address: SocketAddr, bundle: &str, alpn: &[u8]) -> std::io::Result<TlsStream<TcpStream>> {
+    handshake(TcpStream::connect(address).await?, bundle, alpn).await
+}
+
+/// As another pod would: from another address.
+async fn connect_from_elsewhere(server: &Server) -> std::io::Result<TlsStream<TcpStream>> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind("127.0.0.2:0".parse().unwrap())?;
+    handshake(socket.connect(server.address).await?, &server.bundle, b"http/1.1").await
+}
+
+async fn handshake(stream: TcpStream, bundle: &str, alpn: &[u8]) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(bundle.as_bytes()).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -59,7 +70,6 @@ async fn connect(address: SocketAddr, bundle: &str, alpn: &[u8]) -> std::io::Res
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = vec![alpn.to_vec()];
-    let stream = TcpStream::connect(address).await?;
     TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(HOST).unwrap(), stream).await
 }
 
@@ -106,18 +116,94 @@ async fn a_request_whose_head_never_ends_is_closed_at_its_deadline() {
 async fn a_connection_that_never_asks_anything_is_closed() {
     let server = start(quick()).await;
     until_closed(connect(server.address, &server.bundle, b"http/1.1").await.unwrap()).await;
-    let old = start(Limits { age: Duration::from_millis(100), drain: Duration::from_millis(100), ..quick() }).await;
-    until_closed(connect(old.address, &old.bundle, b"h2").await.unwrap()).await;
+    let old = Limits { age: Duration::from_millis(100), head: Duration::from_secs(20), ..quick() };
+    let old = start(old).await;
+    until_closed(connect(old.address, &old.bundle, b"http/1.1").await.unwrap()).await;
+}
+
+/// Limits under which nothing ends by itself before a test does.
+fn patient() -> Limits {
+    let long = Duration::from_secs(60);
+    Limits { handshake: long, head: long, ..Limits::default() }
+}
+
+const HEALTH: &[u8] = b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+
+async fn healthy(mut stream: TlsStream<TcpStream>) -> bool {
+    stream.write_all(HEALTH).await.unwrap();
+    until_closed(stream).await.contains("200 OK")
 }
 
 #[tokio::test]
-async fn connections_above_the_cap_wait_for_a_slot() {
-    let server = start(Limits { connections: 1, ..quick() }).await;
-    let _silent = TcpStream::connect(server.address).await.unwrap();
-    // Gets its turn only when the silent one was closed at its deadline.
+async fn connections_above_the_cap_are_dropped_at_once_and_a_place_is_given_back() {
+    let server = start(Limits { connections: 1, ..patient() }).await;
+    let first = connect(server.address, &server.bundle, b"http/1.1").await.unwrap();
+    assert!(connect(server.address, &server.bundle, b"http/1.1").await.is_err());
+    assert!(healthy(first).await, "the first was not disturbed");
+    // Its end is seen by the server a moment after it is seen here.
+    while connect(server.address, &server.bundle, b"http/1.1").await.is_err() {}
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn one_address_cannot_take_the_places_of_others() {
+    let server = start(Limits { connections: 3, connections_per_peer: 2, ..patient() }).await;
+    let mut silent = Vec::new();
+    for _ in 0..2 {
+        silent.push(TcpStream::connect(server.address).await.unwrap());
+    }
+    until_closed(TcpStream::connect(server.address).await.unwrap()).await;
+    assert!(healthy(connect_from_elsewhere(&server).await.unwrap()).await);
+}
+
+#[tokio::test]
+async fn only_http_1_is_spoken() {
+    let server = start(patient()).await;
+    assert!(connect(server.address, &server.bundle, b"h2").await.is_err());
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_long_is_refused() {
+    let server = start(patient()).await;
     let mut stream = connect(server.address, &server.bundle, b"http/1.1").await.unwrap();
-    stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
-    assert!(until_closed(stream).await.contains("200 OK"));
+    let head = format!("GET /healthz HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "x".repeat(64 << 10));
+    // It may be refused before it is sent whole.
+    let _ = stream.write_all(head.as_bytes()).await;
+    assert!(!until_closed(stream).await.contains("200 OK"));
+}
+
+/// Begins a review that never ends.
+async fn begin_review(mut stream: TlsStream<TcpStream>) -> TlsStream<TcpStream> {
+    let head = b"POST /mutate HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nexpect: 100-continue\r\ncontent-length: 1000\r\n\r\n";
+    stream.write_all(head).await.unwrap();
+    stream
+}
+
+async fn is_read(stream: &mut TlsStream<TcpStream>) -> bool {
+    let mut interim = [0_u8; 25];
+    stream.read_exact(&mut interim).await.unwrap();
+    interim.starts_with(b"HTTP/1.1 100 Continue")
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn reviews_that_one_address_begins_and_never_ends_do_not_stop_those_of_others() {
+    let server = start(patient()).await;
+    let mut begun = Vec::new();
+    for _ in 0..3 {
+        let mut stream = begin_review(connect(server.address, &server.bundle, b"http/1.1").await.unwrap()).await;
+        assert!(is_read(&mut stream).await);
+        begun.push(stream);
+    }
+    // More wait for one of these, from this address only.
+    let mut more = Vec::new();
+    for _ in 0..8 {
+        more.push(begin_review(connect(server.address, &server.bundle, b"http/1.1").await.unwrap()).await);
+    }
+    let mut other = begin_review(connect_from_elsewhere(&server).await.unwrap()).await;
+    assert!(is_read(&mut other).await);
+    begun.pop();
+    assert!(is_read(&mut more[0]).await);
 }
 
 #[tokio::test]

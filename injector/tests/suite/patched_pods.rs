@@ -140,35 +140,168 @@ fn an_annotation_does_not_make_a_pod_injected() {
     assert!(!injected(&before).unwrap().1.patch.is_empty());
 }
 
+/// What comes of a second invocation when another changed this in between.
+fn invoked_again(path: &str, value: Value) -> Result<usize, Refusal> {
+    let mut once = injected(&plain_pod()).unwrap().0;
+    let (parent, field) = path.rsplit_once('/').unwrap();
+    let parent = once.pointer_mut(parent).unwrap();
+    match field.parse::<usize>() {
+        Ok(index) => parent[index] = value,
+        Err(_) => parent[field] = value,
+    }
+    injected(&once).map(|(_, mutation)| mutation.patch.len())
+}
+
+fn configuration(from: &str, to: &str) -> Value {
+    let once = injected(&plain_pod()).unwrap().0;
+    let text = once["spec"]["initContainers"][0]["env"][0]["value"].as_str().unwrap().to_owned();
+    assert!(text.contains(from));
+    json!(text.replace(from, to))
+}
+
+#[test]
+fn an_agent_that_other_webhooks_and_policies_changed_is_still_ours() {
+    for (path, value) in [
+        ("/spec/initContainers/0/image", json!("mirror.example/strongroom/agent@sha256:00")),
+        ("/spec/initContainers/0/imagePullPolicy", json!("Always")),
+        ("/spec/initContainers/0/command", json!(["/wrapper", "/strongroom-agent", "run"])),
+        ("/spec/initContainers/0/args", json!(["x"])),
+        ("/spec/initContainers/0/resources", json!({"limits": {"cpu": "1", "memory": "64Mi"}})),
+        ("/spec/initContainers/0/securityContext", json!({"runAsUser": 1000})),
+        ("/spec/initContainers/0/x-field-of-a-later-version", json!(true)),
+        // The operator's settings, which another replica may have in another version.
+        ("/spec/initContainers/0/env/0/value", configuration("https://strongroom.", "https://other.")),
+        ("/spec/initContainers/0/env/0/value", configuration("\"wait_deadline_seconds\":120", "\"later\":1")),
+        ("/spec/initContainers/0/env/0/value", configuration("0444", "0440")),
+        ("/spec/volumes/0", json!({"name": "strongroom-secrets", "emptyDir": {"medium": "Memory", "sizeLimit": "8Mi"}})),
+        ("/spec/volumes/1/projected/sources/0/serviceAccountToken/audience", json!("strongroom/trial/other")),
+        ("/spec/volumes/1/projected/defaultMode", json!(0o440)),
+    ] {
+        assert_eq!(invoked_again(path, value.clone()), Ok(0), "{path} {value}");
+    }
+}
+
 #[test]
 fn a_container_of_our_name_that_is_not_ours_is_refused() {
-    let agent = injected(&plain_pod()).unwrap().0["spec"]["initContainers"][0].clone();
-    let change = |path: &str, value: Value| {
-        let mut once = injected(&plain_pod()).unwrap().0;
-        *once.pointer_mut(path).unwrap() = value;
-        injected(&once).map(|(_, mutation)| mutation.patch.len())
-    };
-    let config = |from: &str, to: &str| json!(agent["env"][0]["value"].as_str().unwrap().replace(from, to));
     for (path, value) in [
-        ("/spec/initContainers/0/image", json!("evil:1")),
-        ("/spec/initContainers/0/command", json!(["/bin/sh"])),
         ("/spec/initContainers/0/restartPolicy", json!("Never")),
+        ("/spec/initContainers/0/restartPolicy", Value::Null),
         ("/spec/initContainers/0/env", json!([])),
+        ("/spec/initContainers/0/env", Value::Null),
         ("/spec/initContainers/0/env/0/value", json!("{")),
-        ("/spec/initContainers/0/env/0/value", config("https://strongroom", "https://evil")),
-        ("/spec/initContainers/0/env/0/value", config("payments/db", "payments/other")),
+        ("/spec/initContainers/0/env/0/value", Value::Null),
+        ("/spec/initContainers/0/env/0/value", configuration("payments/db", "payments/other")),
+        ("/spec/initContainers/0/env/0/value", configuration("\"password\"", "\"other\"")),
+        ("/spec/initContainers/0/env/0/value", configuration("\"raw\"", "\"json\"")),
+        ("/spec/initContainers/0/env/0/value", configuration("\"files\":[", "\"files\":[],\"other\":[")),
+        ("/spec/volumes", json!([])),
         ("/spec/volumes/0", json!({"name": "strongroom-secrets", "emptyDir": {}})),
         ("/spec/volumes/0", json!({"name": "strongroom-secrets", "hostPath": {"path": "/x"}})),
         ("/spec/volumes/1", json!({"name": "strongroom-token", "emptyDir": {}})),
-        ("/spec/volumes/1/projected/sources/0/serviceAccountToken/audience", json!("strongroom/trial/other")),
+        ("/spec/volumes/1", json!({"name": "other", "emptyDir": {}})),
     ] {
-        assert_eq!(change(path, value.clone()), Err(Refusal::ReservedContainer), "{path} {value}");
+        assert_eq!(invoked_again(path, value.clone()), Err(Refusal::ReservedContainer), "{path} {value}");
     }
+    let mut moved = injected(&plain_pod()).unwrap().0;
+    let agent = moved["spec"]["initContainers"][0].take();
+    moved["spec"]["initContainers"] = json!([]);
+    moved["spec"]["containers"].as_array_mut().unwrap().push(agent);
+    assert_eq!(injected(&moved).unwrap_err(), Refusal::ReservedContainer, "no sidecar but a container");
     assert_eq!(refused(&json!({"containers": [{"name": "strongroom-agent"}]})), Refusal::ReservedContainer);
     assert_eq!(
         refused(&json!({"containers": [], "initContainers": [{"name": "strongroom-agent"}]})),
         Refusal::ReservedContainer
     );
+}
+
+#[test]
+fn mounts_that_came_between_two_invocations_are_checked_too() {
+    let again = |mount: Value| {
+        let mut once = injected(&plain_pod()).unwrap().0;
+        let proxy = json!({"name": "proxy", "image": "p:1", "volumeMounts": [mount]});
+        once["spec"]["containers"].as_array_mut().unwrap().push(proxy);
+        injected(&once).map(|(_, mutation)| mutation)
+    };
+    assert_eq!(
+        again(json!({"name": "strongroom-token", "mountPath": "/t", "readOnly": true})),
+        Err(Refusal::TokenMounted { container: "proxy".to_owned() })
+    );
+    assert_eq!(
+        again(json!({"name": "strongroom-secrets", "mountPath": "/t"})),
+        Err(Refusal::WritableMount { container: "proxy".to_owned() })
+    );
+    let sub_path =
+        again(json!({"name": "strongroom-secrets", "mountPath": "/t", "subPath": "x", "readOnly": true})).unwrap();
+    assert!(sub_path.patch.is_empty() && sub_path.warnings.len() == 1, "{sub_path:?}");
+    assert!(again(json!({"name": "strongroom-secrets", "mountPath": "/t", "readOnly": true})).is_ok());
+}
+
+#[test]
+fn a_guaranteed_pod_stays_guaranteed() {
+    let small = json!({"requests": {"cpu": "5m", "memory": "8Mi"}, "limits": {"memory": "16Mi"}});
+    let guaranteed =
+        json!({"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"cpu": "10m", "memory": "16Mi"}});
+    let all = json!({"cpu": "1", "memory": "1Gi"});
+    let equal = json!({"requests": all, "limits": all});
+    let agents = |main: &Value, init: &Value| {
+        let spec = json!({"containers": [{"name": "app", "resources": main}], "initContainers": [{"name": "setup", "resources": init}]});
+        patched(&spec)["spec"]["initContainers"][0]["resources"].clone()
+    };
+    assert_eq!(agents(&equal, &equal), guaranteed);
+    assert_eq!(agents(&json!({"limits": all}), &equal), guaranteed, "limits without requests are requests");
+    for other in [
+        Value::Null,
+        json!({}),
+        json!({"requests": all}),
+        json!({"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": all}),
+        json!({"requests": {"cpu": "1", "memory": "512Mi"}, "limits": all}),
+        json!({"limits": {"cpu": "1"}}),
+        json!({"limits": {"memory": "1Gi"}}),
+        json!({"limits": {"cpu": "0", "memory": "1Gi"}}),
+        json!("x"),
+    ] {
+        assert_eq!(agents(&other, &equal), small, "{other}");
+        assert_eq!(agents(&equal, &other), small, "{other}");
+    }
+}
+
+#[test]
+fn the_operators_limit_of_processor_time_is_the_agents() {
+    let text = format!("agent_cpu_limit = '100m'\n{}", crate::support::SETTINGS.as_str());
+    let settings = strongroom_injector::Settings::parse(&text, std::path::Path::new(".")).unwrap();
+    let resources = |app: &Value| {
+        let pod = pod(&json!({"containers": [{"name": "app", "resources": app}]}));
+        let asked = pod["metadata"]["annotations"].as_object().unwrap();
+        let injection = strongroom_injector::annotations::parse(asked).unwrap().unwrap();
+        let patch = strongroom_injector::mutate(&pod, &injection, &settings).unwrap().patch;
+        serde_json::to_value(patch.last().unwrap()).unwrap()["value"][0]["resources"].clone()
+    };
+    let limits = json!({"cpu": "100m", "memory": "16Mi"});
+    assert_eq!(resources(&json!({})), json!({"requests": {"cpu": "5m", "memory": "8Mi"}, "limits": limits}));
+    let all = json!({"limits": {"cpu": "1", "memory": "1Gi"}});
+    assert_eq!(resources(&all), json!({"requests": limits, "limits": limits}));
+}
+
+#[test]
+fn more_secrets_than_one_agent_watches_are_refused() {
+    let with = |secrets: usize| {
+        let mut before = plain_pod();
+        for n in 1..secrets {
+            before = annotate(before, &format!("secret.file-{n}"), &format!("payments/s{n}#password"));
+        }
+        // Of secrets that are asked for already.
+        annotate(annotate(before, "secret.user", "payments/db#user"), "secret.again", "payments/s1#user")
+    };
+    assert!(injected(&with(200)).is_ok());
+    assert_eq!(injected(&with(201)).unwrap_err(), Refusal::TooManySecrets);
+    let versions = annotate(with(200), "secret.old", "payments/db@previous");
+    assert_eq!(injected(&annotate(versions, "format.old", "json")).unwrap_err(), Refusal::TooManySecrets);
+}
+
+#[test]
+fn more_containers_than_any_pod_needs_are_refused() {
+    let containers: Vec<Value> = (0..1001).map(|n| json!({"name": format!("c{n}")})).collect();
+    assert_eq!(refused(&json!({"containers": containers})), Refusal::TooManyContainers);
 }
 
 #[test]
@@ -267,7 +400,8 @@ fn each_malformed_pod_is_refused_with_the_place() {
 fn a_configuration_too_long_for_the_environment_is_refused() {
     let mut before = plain_pod();
     for n in 0..900 {
-        before = annotate(before, &format!("secret.file-{n:05}"), &format!("payments/{}#password", "x".repeat(80)));
+        let secret = format!("payments/{}{:02}#password", "x".repeat(80), n % 100);
+        before = annotate(before, &format!("secret.file-{n:05}"), &secret);
     }
     assert_eq!(injected(&before).unwrap_err(), Refusal::TooManyFiles);
 }

@@ -190,6 +190,20 @@ async fn a_huge_body_is_refused() {
 }
 
 #[tokio::test]
+async fn a_pod_that_would_take_too_much_memory_is_refused_with_the_reason() {
+    // Three megabytes that would be a hundred and fifty when parsed.
+    let env = vec![json!({"name": "a"}); 200_000];
+    let heavy = changed("/request/object/spec/containers", json!([{"name": "app", "env": env}]));
+    assert!(heavy.to_string().len() < 3 << 20);
+    let response = verdict(&heavy).await;
+    assert_eq!(response["allowed"], false);
+    assert!(response["status"]["message"].as_str().unwrap().contains("too many parts"), "{response}");
+    let env = vec![json!({"name": "some-name", "value": "some-value"}); 5_000];
+    let large = changed("/request/object/spec/containers", json!([{"name": "app", "env": env}]));
+    assert_eq!(verdict(&large).await["allowed"], true);
+}
+
+#[tokio::test]
 async fn other_methods_and_paths_are_not_there() {
     let request = |method: &str, path: &str| Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
     assert_eq!(send(request("GET", "/mutate"), Readiness::default()).await.0, StatusCode::METHOD_NOT_ALLOWED);

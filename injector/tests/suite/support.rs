@@ -2,14 +2,19 @@
 
 use serde_json::{Value, json};
 use std::path::Path;
+use std::sync::LazyLock;
 use strongroom_injector::{Mutation, Refusal, Settings, annotations, mutate};
 
-pub(crate) fn settings() -> Settings {
+/// The least settings.
+pub(crate) static SETTINGS: LazyLock<String> = LazyLock::new(|| {
     let ca = include_str!("../ca.crt");
-    let text = format!(
+    format!(
         "server = 'https://strongroom.strongroom.svc:8443'\ninstance = 'trial'\ncluster = 'local'\nagent_image = 'strongroom/agent:1'\nca_bundle = '''{ca}'''\n"
-    );
-    Settings::parse(&text, Path::new(".")).unwrap()
+    )
+});
+
+pub(crate) fn settings() -> Settings {
+    Settings::parse(&SETTINGS, Path::new(".")).unwrap()
 }
 
 /// A pod that asks for one field as a file.
