@@ -10,7 +10,7 @@ default:
 dev *arguments:
     cargo run -- dev {{ arguments }}
 
-# Everything that must pass before a commit; the same checks as in CI.
+# Everything that must pass before a commit; what `.ci/run` does without a cluster.
 check: format-check lint deny test
 
 # Format the code.
@@ -21,9 +21,10 @@ format:
 format-check:
     cargo fmt --all --check
 
-# Clippy, warnings denied.
+# Clippy, warnings denied; the command line program also as it is released, without `dev`.
 lint:
     cargo clippy --workspace --all-targets --locked -- -D warnings
+    cargo clippy -p strongroom-cli --no-default-features --locked -- -D warnings
 
 # Licences, sources, and the crates' directions. Not advisories, whose database must be fetched: that belongs to a release.
 deny:

@@ -9,8 +9,8 @@
 #   --load   ctr: into containerd's namespace k8s.io; kind: into a kind cluster; docker: into Docker
 #
 # Environment: PROFILE, the cargo profile of server and injector (release); AGENT_PROFILE, the agent's (agent);
-# TARGET, the Rust target (x86_64-unknown-linux-musl); CONTAINERD_SOCKET (/run/containerd/containerd.sock); KIND_CLUSTER (kind).
-# Needs the Rust target and a C compiler for musl: `rustup target add $TARGET`, and Debian's musl-tools.
+# TARGET, the Rust target (this machine's, for musl: x86_64-unknown-linux-musl or aarch64-unknown-linux-musl); CONTAINERD_SOCKET (/run/containerd/containerd.sock); KIND_CLUSTER (kind).
+# Needs the Rust target and a C compiler for musl: `rustup target add $TARGET`, and Debian's musl-tools; and GNU tar, as `tar` or as TAR says.
 set -euo pipefail
 
 fail() { echo "build-images.sh: $*" >&2; exit 1; }
@@ -32,12 +32,17 @@ case $load in '' | ctr | kind | docker) ;; *) fail "--load takes ctr, kind or do
 case $tag in '' | *[!A-Za-z0-9._-]*) fail "a tag has characters of A-Z a-z 0-9 . _ -" ;; esac
 
 root=$(cd "$(dirname "$0")/.." && pwd)
-target=${TARGET:-x86_64-unknown-linux-musl}
+machine=$(uname -m)
+[ "$machine" != arm64 ] || machine=aarch64
+target=${TARGET:-$machine-unknown-linux-musl}
 case $target in
   x86_64-*) architecture=amd64 ;;
   aarch64-*) architecture=arm64 ;;
   *) fail "no image architecture is known for $target" ;;
 esac
+tar=${TAR:-tar}
+# Other tars cannot fix names, order and times, so that the same binary makes the same image.
+[[ $("$tar" --version 2>/dev/null) == *"GNU tar"* ]] || fail "$tar is not GNU tar; install that (macOS: brew install gnu-tar) and set TAR=gtar"
 target_directory=${CARGO_TARGET_DIR:-$root/target}
 out=${out:-$target_directory/images}
 mkdir -p "$out"
@@ -49,7 +54,8 @@ trap 'rm -rf "$work"' EXIT
   [ -n "${!cc:-}" ] || export "$cc=musl-gcc"
   command -v "${!cc}" >/dev/null || fail "no C compiler for musl (${!cc}): install Debian's musl-tools, or set $cc"
 }
-(cd "$root" && rustup target list --installed 2>/dev/null | grep -qx "$target") || fail "run: rustup target add $target"
+installed=$(cd "$root" && rustup target list --installed 2>/dev/null) || true
+grep -qx "$target" <<<"$installed" || fail "run: rustup target add $target"
 
 # Where cargo puts what a profile builds.
 directory_of() { if [ "$1" = dev ]; then echo debug; else echo "$1"; fi; }
@@ -75,7 +81,7 @@ image() {
   echo "strongroom:x:65532:" >"$tree/etc/group"
   chmod 0755 "$tree" "$tree/etc"
   chmod 0644 "$tree"/etc/*
-  tar -C "$tree" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --format=ustar -cf "$work/layer.tar" etc "strongroom-$name"
+  "$tar" -C "$tree" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --format=ustar -cf "$work/layer.tar" etc "strongroom-$name"
   local diff layer layer_size config config_size manifest manifest_size
   diff=$(sha "$work/layer.tar")
   gzip -n -6 "$work/layer.tar"
@@ -96,7 +102,7 @@ J
   cat >"$image/manifest.json" <<J
 [{"Config":"blobs/sha256/$config","RepoTags":["$reference"],"Layers":["blobs/sha256/$layer"]}]
 J
-  tar -C "$image" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --format=ustar -cf "$out/$name.tar" .
+  "$tar" -C "$image" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --format=ustar -cf "$out/$name.tar" .
   echo "$reference sha256:$manifest $((layer_size / 1024)) KiB compressed, $(($(stat -c %s "$binary") / 1024)) KiB binary"
 }
 

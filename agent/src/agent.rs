@@ -168,8 +168,10 @@ impl Agent {
                 return Err(RunError::Deadline { seconds, cause });
             };
             let (fit, troubles) = self.files.accept(answers);
-            fit.iter().for_each(|one| self.queue.done(one.index));
-            accepted.extend(fit);
+            for one in fit {
+                self.queue.done(one.index);
+                accepted.push(one);
+            }
             for (index, trouble) in troubles {
                 if self.files.has(index) {
                     // Its files are there and stay.

@@ -55,7 +55,9 @@ pub(crate) struct Fetched {
 pub(crate) struct Written {
     /// The groups whose files show it now.
     pub(crate) done: Vec<usize>,
-    /// Why the others' do not.
+    /// The groups for which the volume has no room; that is noted.
+    pub(crate) too_large: Vec<usize>,
+    /// What is wrong with the directory: why the others' do not.
     pub(crate) failed: Option<SinkError>,
 }
 
@@ -179,17 +181,25 @@ impl Files {
     /// after the other: the old files of each make room for the next.
     pub(crate) fn write(&mut self, accepted: &[Accepted]) -> Written {
         match self.write_together(accepted) {
-            Ok(()) => return Written { done: accepted.iter().map(|one| one.index).collect(), failed: None },
-            Err(SinkError::Full) if accepted.len() > 1 && self.are_complete() => {
+            Ok(()) => {
+                return Written { done: accepted.iter().map(|one| one.index).collect(), ..Written::default() };
+            }
+            Err(SinkError::Full) if self.are_complete() => {
                 debug!("no room for all changes at once; writing one secret after the other");
             }
-            Err(error) => return Written { done: Vec::new(), failed: Some(error) },
+            Err(error) => return Written { failed: Some(error), ..Written::default() },
         }
         let mut written = Written::default();
         for one in accepted {
             match self.write_together(std::slice::from_ref(one)) {
                 Ok(()) => written.done.push(one.index),
                 // One that does not fit keeps no other from being written.
+                Err(SinkError::Full) => {
+                    written.too_large.push(one.index);
+                    let (key, version) = (self.plan.groups[one.index].key(), one.version.number);
+                    let text = format!("{key} version {version}: {}", SinkError::Full);
+                    self.note(one.index, Trouble { kind: "no room".to_owned(), text, cure: Cure::Somebody });
+                }
                 Err(error) => written.failed = written.failed.or(Some(error)),
             }
         }

@@ -485,8 +485,16 @@ mod tests {
             assert_eq!(MountPath::parse(text), Err(BadMountPath::System), "{text:?}");
         }
         assert!(MountPath::parse("/").is_err());
-        for text in ["/secrets", "/vault/secrets", "/etc/app", "/run/secrets/strongroom", "/processes", "/var/run/app", "/usr/local/app/secrets", "/usr/src/app"]
-        {
+        for text in [
+            "/secrets",
+            "/vault/secrets",
+            "/etc/app",
+            "/run/secrets/strongroom",
+            "/processes",
+            "/var/run/app",
+            "/usr/local/app/secrets",
+            "/usr/src/app",
+        ] {
             assert_eq!(MountPath::parse(text).unwrap().as_str(), text);
         }
     }
@@ -507,7 +515,8 @@ mod tests {
         for name in names {
             assert!(parser.contains(&format!("\"{name}\"")), "{name} is no annotation any more");
             assert!(
-                documentation.contains(&format!("| `{name}` |")) || documentation.contains(&format!("| `{name}.<file>` |")),
+                documentation.contains(&format!("| `{name}` |"))
+                    || documentation.contains(&format!("| `{name}.<file>` |")),
                 "docs/annotations.md lacks {name}"
             );
         }

@@ -95,12 +95,7 @@ pub fn router(settings: Arc<Settings>, readiness: Arc<Readiness>) -> Router {
         .route("/mutate", post(review))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
-        .with_state(Shared {
-            settings,
-            readiness,
-            reviews: Arc::new(Semaphore::new(REVIEWS)),
-            parsing: Arc::default(),
-        })
+        .with_state(Shared { settings, readiness, reviews: Arc::new(Semaphore::new(REVIEWS)), parsing: Arc::default() })
 }
 
 async fn ready(State(shared): State<Shared>) -> (StatusCode, &'static str) {
@@ -229,8 +224,7 @@ where
 {
     fn read(body: &[u8]) -> Result<Self, &'static str> {
         // The parser's own message would quote what it read.
-        let review: Review<O> =
-            serde_json::from_slice(body).map_err(|_| "not an AdmissionReview with a request")?;
+        let review: Review<O> = serde_json::from_slice(body).map_err(|_| "not an AdmissionReview with a request")?;
         if review.api_version == API_VERSION && review.kind == KIND {
             Ok(review.request)
         } else {
@@ -351,4 +345,16 @@ struct Status {
     code: u16,
     reason: &'static str,
     message: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_logged_of_a_name_is_as_long_as_a_name() {
+        assert_eq!(logged("shop"), "shop");
+        assert_eq!(logged(&"x".repeat(3 << 20)).len(), 253);
+        assert_eq!(logged(&"\u{e9}".repeat(200)).len(), 252, "between two characters");
+    }
 }

@@ -50,7 +50,9 @@ pub enum KeeperError {
         source: CertificateError,
     },
     /// The manifest was not applied, or the Secret was deleted.
-    #[error("there is no Secret {secret} in the namespace {namespace}; apply the injector's manifest, which has it empty")]
+    #[error(
+        "there is no Secret {secret} in the namespace {namespace}; apply the injector's manifest, which has it empty"
+    )]
     NoSecret {
         /// Its name.
         secret: String,

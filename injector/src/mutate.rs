@@ -97,7 +97,9 @@ pub enum Refusal {
         container: String,
     },
     /// More than one agent can watch.
-    #[error("the pod asks for more than {MAX_WATCHED} different secrets, which is the most that one agent watches; ask for fewer")]
+    #[error(
+        "the pod asks for more than {MAX_WATCHED} different secrets, which is the most that one agent watches; ask for fewer"
+    )]
     TooManySecrets,
     /// More than any pod needs.
     #[error("the pod has more than {MAX_CONTAINERS} containers")]

@@ -19,7 +19,9 @@ impl Repairs {
     /// How long the next repair has to wait; zero for one that may be made.
     pub(crate) fn pause(self, now: OffsetDateTime) -> Duration {
         match self.since_last(now) {
-            Some(since) => (Duration::seconds(1 << (self.in_a_row - 1).min(6)).min(LONGEST) - since).max(Duration::ZERO),
+            Some(since) => {
+                (Duration::seconds(1 << (self.in_a_row - 1).min(6)).min(LONGEST) - since).max(Duration::ZERO)
+            }
             None => Duration::ZERO,
         }
     }

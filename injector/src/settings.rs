@@ -351,6 +351,21 @@ mod tests {
     }
 
     #[test]
+    fn the_trials_manifests_use_the_default_names_and_allow_no_more() {
+        let settings = Settings::parse(&minimal(), Path::new(".")).unwrap();
+        let webhook = include_str!("../../deploy/trial/webhook.yaml");
+        let injector = include_str!("../../deploy/trial/injector.yaml");
+        assert!(webhook.contains(&format!("\n  name: {}\n", settings.webhook_configuration)));
+        assert!(injector.contains(&format!("kind: Secret\nmetadata:\n  name: {}\n", settings.secret)));
+        for name in [&settings.webhook_configuration, &settings.secret] {
+            assert!(injector.contains(&format!("resourceNames: [{name}]\n")));
+        }
+        // Each rule is about one object.
+        assert_eq!(injector.matches("    verbs: ").count(), injector.matches("    resourceNames: ").count());
+        assert!(settings.webhook_configuration.as_str() < "istio-sidecar-injector");
+    }
+
+    #[test]
     fn every_option_is_documented() {
         let documentation = include_str!("../../docs/configuration.md");
         // An unknown option's error lists all known ones, from the code.

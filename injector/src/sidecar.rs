@@ -60,12 +60,7 @@ pub(crate) enum Resources {
 }
 
 /// A native sidecar. Its startup probe is an exec that waits, not a `postStart` hook: that one blocks the pod's status, logs and deletion.
-pub(crate) fn agent_container(
-    config: &str,
-    ownership: Ownership,
-    resources: Resources,
-    settings: &Settings,
-) -> Value {
+pub(crate) fn agent_container(config: &str, ownership: Ownership, resources: Resources, settings: &Settings) -> Value {
     json!({
         "name": AGENT,
         "image": settings.agent_image,

@@ -56,7 +56,7 @@ impl Installation {
         cargo.args(["build", "--locked", "-p", "strongroom-cli"]).current_dir(&repository);
         command::shown(&mut cargo).await?;
         let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository.join("target"), PathBuf::from);
-        let triple = env::var("TARGET").unwrap_or_else(|_| "x86_64-unknown-linux-musl".to_owned());
+        let triple = env::var("TARGET").unwrap_or_else(|_| format!("{}-unknown-linux-musl", env::consts::ARCH));
         let directory = env::temp_dir().join(format!("strongroom-trial-{}", Uuid::new_v4().simple()));
         fs::DirBuilder::new().mode(0o700).create(&directory)?;
         let installation = Self {

@@ -197,7 +197,7 @@ impl Suite {
             );
             return Ok(());
         }
-        let webhook = ["delete", "mutatingwebhookconfiguration", "strongroom-injector", "--ignore-not-found"];
+        let webhook = ["delete", "mutatingwebhookconfiguration", "00-strongroom-injector", "--ignore-not-found"];
         self.cluster.kubectl(&webhook).await?;
         let apps = ["delete", "namespace", NAMESPACE, OTHER_NAMESPACE, "--ignore-not-found", "--timeout=120s"];
         self.cluster.kubectl(&apps).await?;
@@ -222,7 +222,7 @@ impl Suite {
             println!("removing what an earlier run left");
             let apps =
                 ["delete", "namespace", NAMESPACE, OTHER_NAMESPACE, NAMESPACE_OF_STRONGROOM, "--ignore-not-found"];
-            let webhook = ["delete", "mutatingwebhookconfiguration", "strongroom-injector", "--ignore-not-found"];
+            let webhook = ["delete", "mutatingwebhookconfiguration", "00-strongroom-injector", "--ignore-not-found"];
             self.cluster.kubectl(&webhook).await?;
             self.cluster.kubectl(&apps).await?;
         }

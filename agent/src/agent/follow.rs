@@ -1,10 +1,7 @@
 //! The loop that keeps the files fresh: a watch, open nearly always, and what is due beside it.
 
 use super::{Agent, Failure, around};
-use crate::{
-    files::{Cure, Fetched, Written, is_servers_fault, kind},
-    sink::SinkError,
-};
+use crate::files::{Cure, Fetched, Written, is_servers_fault, kind};
 use std::{convert::Infallible, time::Duration};
 use strongroom_api::watch::EndReason;
 use strongroom_client::{Backoff, Error, ErrorKind, WatchEvent, WatchStream};
@@ -171,13 +168,22 @@ impl Agent {
             }
             self.files.note(index, trouble);
         }
-        let Written { done, failed } = self.files.write(&accepted);
-        done.iter().for_each(|index| self.queue.done(*index));
+        let Written { done, too_large, failed } = self.files.write(&accepted);
+        for index in done {
+            self.queue.done(index);
+        }
+        // No value is kept, so writing again is reading again, and what is wrong with a volume stays so for longer than a few seconds.
+        let (now, pause) = (Instant::now(), self.settings.poll.mul_f64(1.0 + 0.2 * fastrand::f64()));
+        for index in too_large {
+            self.queue.put_off(index, now, |_| pause);
+        }
+        if failed.is_some() {
+            // Whatever happened to the directory: next time all of it is written.
+            self.queue.add(self.files.everything(), now);
+            self.queue.hold_until(now + pause);
+        }
         if self.files.have_retired() {
             self.sweep_at = Instant::now() + GRACE;
-        }
-        if let Some(error) = &failed {
-            self.put_off_writing(error, accepted.iter().map(|one| one.index));
         }
         if let Some(error) = stopped {
             let failure = Failure::Server(error);
@@ -192,20 +198,6 @@ impl Agent {
                 None if was_read => self.recovered(),
                 None => {}
             }
-        }
-    }
-
-    /// No value is kept, so writing again is reading again: not sooner than the poll would, for what is wrong here stays so for longer than a
-    /// few seconds.
-    fn put_off_writing(&mut self, error: &SinkError, groups: impl Iterator<Item = usize>) {
-        let (now, pause) = (Instant::now(), self.settings.poll.mul_f64(1.0 + 0.2 * fastrand::f64()));
-        if *error == SinkError::Full {
-            // The others may still fit. Those that do are not in the queue any more.
-            groups.for_each(|index| self.queue.put_off(index, now, |_| pause));
-        } else {
-            // Whatever happened to the directory: next time all of it is written.
-            self.queue.add(self.files.everything(), now);
-            self.queue.hold_until(now + pause);
         }
     }
 

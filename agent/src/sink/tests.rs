@@ -73,6 +73,7 @@ struct Entry {
     content: Option<Content>,
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "its callers make them on the spot")]
 fn put(sink: &mut Sink, entries: Vec<Entry>, versions: &[u8]) -> Result<Swap, SinkError> {
     let outputs = entries.iter().map(|entry| Output {
         name: entry.name.clone(),

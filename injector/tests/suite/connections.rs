@@ -123,7 +123,7 @@ async fn a_connection_that_never_asks_anything_is_closed() {
 
 /// Limits under which nothing ends by itself before a test does.
 fn patient() -> Limits {
-    let long = Duration::from_secs(60);
+    let long = Duration::from_mins(1);
     Limits { handshake: long, head: long, ..Limits::default() }
 }
 

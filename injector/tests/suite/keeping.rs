@@ -44,7 +44,8 @@ impl Api {
             ],
         });
         // As the manifest has it.
-        let secret = json!({"metadata": {"name": SECRET, "resourceVersion": "1", "labels": {"app": "x"}}, "type": "Opaque"});
+        let secret =
+            json!({"metadata": {"name": SECRET, "resourceVersion": "1", "labels": {"app": "x"}}, "type": "Opaque"});
         let (secret, writes) = (Some(secret), Vec::new());
         Arc::new(Mutex::new(Self { secret, configuration, version: 1, writes, broken: None }))
     }

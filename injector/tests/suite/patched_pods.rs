@@ -173,7 +173,10 @@ fn an_agent_that_other_webhooks_and_policies_changed_is_still_ours() {
         ("/spec/initContainers/0/env/0/value", configuration("https://strongroom.", "https://other.")),
         ("/spec/initContainers/0/env/0/value", configuration("\"wait_deadline_seconds\":120", "\"later\":1")),
         ("/spec/initContainers/0/env/0/value", configuration("0444", "0440")),
-        ("/spec/volumes/0", json!({"name": "strongroom-secrets", "emptyDir": {"medium": "Memory", "sizeLimit": "8Mi"}})),
+        (
+            "/spec/volumes/0",
+            json!({"name": "strongroom-secrets", "emptyDir": {"medium": "Memory", "sizeLimit": "8Mi"}}),
+        ),
         ("/spec/volumes/1/projected/sources/0/serviceAccountToken/audience", json!("strongroom/trial/other")),
         ("/spec/volumes/1/projected/defaultMode", json!(0o440)),
     ] {
@@ -239,8 +242,7 @@ fn mounts_that_came_between_two_invocations_are_checked_too() {
 #[test]
 fn a_guaranteed_pod_stays_guaranteed() {
     let small = json!({"requests": {"cpu": "5m", "memory": "8Mi"}, "limits": {"memory": "16Mi"}});
-    let guaranteed =
-        json!({"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"cpu": "10m", "memory": "16Mi"}});
+    let guaranteed = json!({"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"cpu": "10m", "memory": "16Mi"}});
     let all = json!({"cpu": "1", "memory": "1Gi"});
     let equal = json!({"requests": all, "limits": all});
     let agents = |main: &Value, init: &Value| {
