@@ -149,11 +149,11 @@ where
 {
     // Connections, sessions and caches first.
     run(connections, connections * 20, client, call.clone()).await?;
-    let before = (cpu_of(&[server.child.id()])?, cpu_of(&postgres_processes(postgres)?)?);
+    let before = (cpu_of(&[server.child.id()]), cpu_of(&postgres_processes(postgres)?));
     let started = Instant::now();
     let mut latencies = run(connections, requests, client, call).await?;
     let elapsed = started.elapsed();
-    let after = (cpu_of(&[server.child.id()])?, cpu_of(&postgres_processes(postgres)?)?);
+    let after = (cpu_of(&[server.child.id()]), cpu_of(&postgres_processes(postgres)?));
     latencies.sort();
     let per_10k = |from: f64, to: f64| (to - from) * 10_000.0 / requests as f64;
     println!(
@@ -257,7 +257,7 @@ fn postgres_processes(postgres: &Postgres) -> Result<Vec<u32>> {
 
 /// User and system time in seconds, of the processes and of the children they waited for.
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]
-fn cpu_of(processes: &[u32]) -> Result<f64> {
+fn cpu_of(processes: &[u32]) -> f64 {
     let mut ticks = 0_u64;
     for pid in processes {
         if let Ok(fields) = stat(*pid) {
@@ -265,7 +265,7 @@ fn cpu_of(processes: &[u32]) -> Result<f64> {
         }
     }
     // USER_HZ is 100 on every Linux that Rust runs on.
-    Ok(ticks as f64 / 100.0)
+    ticks as f64 / 100.0
 }
 
 /// The fields of `/proc/PID/stat` from the state on.
