@@ -9,10 +9,11 @@ use std::{
     },
     time::Duration,
 };
-use strongroom_core::{AuditEvent, Maced};
+use strongroom_core::{Action, AuditEvent, Clock, Decision, Maced};
 use strongroom_crypto::Keyring;
 use strongroom_store::{AuditRow, EventWriter, Store, StoreError};
 use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
 
 /// Most events in one transaction.
 const GROUP: usize = 256;
@@ -20,6 +21,8 @@ const GROUP: usize = 256;
 const QUEUE: usize = 4096;
 /// How long a request waits for its event to be committed.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is tried, after a failure, whether events can be written again.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
 
 struct Entry {
     event: AuditEvent,
@@ -35,10 +38,10 @@ pub struct AuditWriter {
 
 impl AuditWriter {
     /// Starts the writer's task.
-    pub fn start(store: Store, keyring: Arc<Keyring>) -> (Self, tokio::task::JoinHandle<()>) {
+    pub fn start(store: Store, keyring: Arc<Keyring>, clock: Arc<dyn Clock>) -> (Self, tokio::task::JoinHandle<()>) {
         let (queue, receiver) = mpsc::channel(QUEUE);
         let healthy = Arc::new(AtomicBool::new(true));
-        let task = tokio::spawn(write(receiver, EventWriter::new(store), keyring, healthy.clone()));
+        let task = tokio::spawn(write(receiver, EventWriter::new(store), keyring, clock, healthy.clone()));
         (Self { queue, healthy }, task)
     }
 
@@ -52,7 +55,7 @@ impl AuditWriter {
         }
     }
 
-    /// Whether the last group was written.
+    /// Whether the last group was written, or could be by now. It recovers without requests: a server that is not ready is sent none.
     pub fn is_healthy(&self) -> bool {
         self.healthy.load(Ordering::Relaxed)
     }
@@ -62,11 +65,27 @@ async fn write(
     mut receiver: mpsc::Receiver<Entry>,
     mut writer: EventWriter,
     keyring: Arc<Keyring>,
+    clock: Arc<dyn Clock>,
     healthy: Arc<AtomicBool>,
 ) {
     let mut group = Vec::with_capacity(GROUP);
-    // While one group commits, the next gathers: the busier, the larger the groups.
-    while receiver.recv_many(&mut group, GROUP).await > 0 {
+    loop {
+        // While one group commits, the next gathers: the busier, the larger the groups.
+        let gathered = receiver.recv_many(&mut group, GROUP);
+        let gathered = if healthy.load(Ordering::Relaxed) {
+            gathered.await
+        } else if let Ok(gathered) = tokio::time::timeout(PROBE_EVERY, gathered).await {
+            gathered
+        } else {
+            if writer.probe(&keyring.mac_audit_row(AuditRow::from(probe(clock.as_ref())))).await.is_ok() {
+                tracing::info!("audit events can be written again");
+                healthy.store(true, Ordering::Relaxed);
+            }
+            continue;
+        };
+        if gathered == 0 {
+            return;
+        }
         let (rows, answers): (Vec<_>, Vec<_>) =
             group.drain(..).map(|entry| (keyring.mac_audit_row(AuditRow::from(entry.event)), entry.committed)).unzip();
         let outcomes = match writer.commit(&rows).await {
@@ -104,6 +123,23 @@ async fn one_by_one(writer: &mut EventWriter, rows: Vec<Maced<AuditRow>>) -> Vec
         outcomes.push(outcome.is_ok());
     }
     outcomes
+}
+
+/// An event that is never committed.
+fn probe(clock: &dyn Clock) -> AuditEvent {
+    AuditEvent {
+        id: Uuid::now_v7(),
+        at: clock.now(),
+        request_id: Uuid::nil(),
+        actor: None,
+        action: Action::WhoAmI,
+        resource: None,
+        version: None,
+        decision: Decision::Undecided,
+        policies: Vec::new(),
+        outcome: "probe",
+        source: None,
+    }
 }
 
 fn report(error: &StoreError, events: usize) {

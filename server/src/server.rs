@@ -69,7 +69,7 @@ pub async fn open_app(settings: &Settings, stop: watch::Receiver<bool>) -> anyho
     check_existing(&store, &root, &settings.instance, settings.kind).await?;
     store.migrate().await?;
     let instance = open_or_create(&store, &root, &settings.instance, settings.kind, clock.as_ref()).await?;
-    let (audit, writing) = AuditWriter::start(store.clone(), instance.keyring.clone());
+    let (audit, writing) = AuditWriter::start(store.clone(), instance.keyring.clone(), clock.clone());
     let app = Arc::new(App {
         instance,
         store: store.clone(),

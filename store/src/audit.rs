@@ -96,6 +96,8 @@ pub struct EventWriter {
 
 /// How long one group may take, the connection included.
 const GROUP_PATIENCE: Duration = Duration::from_secs(3);
+/// How long a probe may take: events that come meanwhile wait for it.
+const PROBE_PATIENCE: Duration = Duration::from_secs(1);
 
 impl EventWriter {
     /// A writer that connects when it is first used.
@@ -124,6 +126,23 @@ impl EventWriter {
             self.connection = Some(connection);
         }
         outcome
+    }
+
+    /// Whether events can be written now: writes one and takes it back. After an error the connection is thrown away.
+    pub async fn probe(&mut self, row: &Maced<AuditRow>) -> Result<(), StoreError> {
+        let connection = self.connection.take();
+        let written = tokio::time::timeout(PROBE_PATIENCE, async {
+            let mut connection = match connection {
+                Some(connection) => connection,
+                None => PgConnection::connect_with(&self.store.connect_options()).await?,
+            };
+            let mut transaction = connection.begin().await?;
+            insert_events(&mut transaction, std::slice::from_ref(row)).await?;
+            transaction.rollback().await?;
+            Ok::<_, StoreError>(connection)
+        });
+        self.connection = Some(written.await.map_err(|_| StoreError::Unavailable(sqlx::Error::PoolTimedOut))??);
+        Ok(())
     }
 }
 

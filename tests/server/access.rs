@@ -248,6 +248,35 @@ async fn a_session_narrowed_to_a_role_has_that_roles_grants_only_and_every_forbi
 }
 
 #[tokio::test]
+async fn a_narrowed_session_lacks_what_is_permitted_to_the_workload_itself_and_keeps_what_is_forbidden_to_it() {
+    let server = shop().await;
+    put_role(&server, "db", &["workload:lab/shop/api"]).await;
+    server.grant("role:shop/db", &[Action::Read], "shop/db").await;
+    put_policy(
+        &server,
+        "api-reads",
+        r#"permit(principal == Workload::"lab/shop/api", action == Action::"read", resource in Project::"shop");"#,
+    )
+    .await;
+    server.grant("workload:lab/shop/api", &[Action::Write], "shop/").await;
+    let (whole, narrow) = (server.workload("shop", "api"), server.workload_in_role("shop", "api", Some("shop/db")));
+    assert!(reads(&whole, "shop/mail/smtp").await && !reads(&narrow, "shop/mail/smtp").await);
+    assert!(reads(&narrow, "shop/db").await);
+    let put = async |client: &Client| client.put(&path("shop/db"), fields(&[("a", "2")]), PutOptions::default()).await;
+    assert!(put(&whole).await.is_ok(), "the workload's own grant");
+    assert_eq!(put(&narrow).await.unwrap_err().code(), Some(ErrorCode::Forbidden), "it is not the role's");
+    put_policy(
+        &server,
+        "api-not-db",
+        r#"forbid(principal == Workload::"lab/shop/api", action == Action::"read", resource == Secret::"shop/db");"#,
+    )
+    .await;
+    assert!(!reads(&whole, "shop/db").await && !reads(&narrow, "shop/db").await);
+    server.admin().remove_policy(&project("shop"), "api-not-db").await.unwrap();
+    assert!(reads(&narrow, "shop/db").await);
+}
+
+#[tokio::test]
 async fn a_list_shows_only_what_may_be_listed() {
     let server = shop().await;
     let pod = server.workload("shop", "api");

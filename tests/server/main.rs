@@ -3,8 +3,14 @@
 
 mod access;
 mod audit;
+mod backends;
+mod characters;
 mod documents;
+mod forbids;
 mod leaks;
+mod limits;
+mod lists;
+mod locks;
 mod login;
 mod review;
 mod routes;

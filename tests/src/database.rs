@@ -46,6 +46,18 @@ impl TestDatabase {
         POSTGRES.url_for(&self.name)
     }
 
+    /// Lets nobody in any more and ends every connection; or lets everybody in again.
+    pub async fn accept_connections(&self, accept: bool) {
+        let name = &self.name;
+        let mut server = Sql::connect(&POSTGRES.url()).await;
+        server.run(&format!("ALTER DATABASE \"{name}\" ALLOW_CONNECTIONS {accept}")).await;
+        if !accept {
+            server
+                .rows(&format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"))
+                .await;
+        }
+    }
+
     async fn create(clause: &str) -> Self {
         let name = format!("strongroom_test_{}", Uuid::new_v4().simple());
         let mut server = Sql::connect(&POSTGRES.url()).await;

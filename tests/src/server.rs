@@ -168,6 +168,11 @@ impl TestServer {
         self.database.url()
     }
 
+    /// Its database, for outages.
+    pub fn database(&self) -> &TestDatabase {
+        &self.database
+    }
+
     /// The audience of the cluster's tokens.
     pub fn audience(&self) -> String {
         format!("strongroom/{INSTANCE}/{CLUSTER}")

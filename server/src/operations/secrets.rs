@@ -151,7 +151,8 @@ async fn try_put(
         if insert_secret(write.transaction.connection(), &row).await? {
             return add_version(app, caller, write, (row.row().id, 1), path, payload, reason, now).await;
         }
-        // Another put came first: it is there now, and whether it may be written is decided anew.
+        // Another put came first: it is there now, and whether it may be written is decided anew. The connection goes back before another is asked for.
+        drop(write);
         write = Write::begin(app, caller, path, Action::Write).await?;
     }
     let secret = write.secret.take().ok_or(Failure::VersionConflict)?;
