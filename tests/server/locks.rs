@@ -123,3 +123,26 @@ async fn of_two_first_puts_by_those_who_may_only_create_one_wins_and_the_other_i
         assert_eq!(sql.count("secret_versions").await, round);
     }
 }
+
+#[tokio::test]
+async fn a_put_that_came_second_to_a_new_path_needs_no_second_connection_to_go_on() {
+    let server = TestServer::start_with(|settings| settings.database_connections = 1).await;
+    server.project("shop").await;
+    server.admin().put(&path("shop/db"), fields(&[("a", "1")]), PutOptions::default()).await.unwrap();
+    // Another replica's put, committed while ours waits: taken out here, put back there.
+    let mut holder = server.sql().await;
+    holder.run(
+        "CREATE TEMPORARY TABLE the_secret AS SELECT * FROM secrets; CREATE TEMPORARY TABLE the_version AS SELECT * FROM secret_versions;
+         DELETE FROM secret_versions; DELETE FROM secrets",
+    ).await;
+    holder.run("BEGIN; LOCK TABLE secrets IN SHARE MODE").await;
+    let (mut open, credential) = (server.connect().await, format!("Bearer {}", server.admin_token()));
+    let open = tokio::spawn(async move { open.request("PUT", SECRET, Some(&credential), Some(&value())).await });
+    until_blocked(&mut server.sql().await, 1).await;
+    holder
+        .run("INSERT INTO secrets SELECT * FROM the_secret; INSERT INTO secret_versions SELECT * FROM the_version; COMMIT")
+        .await;
+    let answer = open.await.unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(answer.json()["version"], 2);
+}
