@@ -24,6 +24,7 @@ format-check:
 # Clippy, warnings denied; the command line program also as it is released, without `dev`.
 lint:
     cargo clippy --workspace --all-targets --locked -- -D warnings
+    cargo clippy -p strongroom-tests --test cluster --locked -- -D warnings
     cargo clippy -p strongroom-cli --no-default-features --locked -- -D warnings
 
 # Licences, sources, and the crates' directions. Not advisories, whose database must be fetched: that belongs to a release.
