@@ -46,6 +46,8 @@ pub struct Millicores(u32);
 impl Millicores {
     /// The least limit the agent runs with.
     pub const LEAST: Self = Self(10);
+    /// What the agent of a Guaranteed pod asks for and is limited to: enough for a handshake and a probe within a second.
+    pub const GUARANTEED: Self = Self(50);
     /// More than that would be a mistake.
     pub const MOST: Self = Self(4000);
 

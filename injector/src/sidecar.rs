@@ -97,7 +97,7 @@ fn amounts(resources: Resources, settings: &Settings) -> Value {
     let memory = ByteSize::from_bytes(BASE_MEMORY + 2 * settings.volume_size_limit.bytes()).to_string();
     match (resources, settings.agent_cpu_limit) {
         (Resources::Guaranteed, limit) => {
-            let all = json!({"cpu": limit.unwrap_or(Millicores::LEAST).to_string(), "memory": memory});
+            let all = json!({"cpu": limit.unwrap_or(Millicores::GUARANTEED).to_string(), "memory": memory});
             json!({"requests": all, "limits": all})
         }
         (Resources::Small, limit) => {

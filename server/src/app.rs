@@ -41,12 +41,17 @@ pub struct App {
     pub readiness: Mutex<Option<(Instant, bool)>>,
     /// Requests that are being served; beyond that newcomers are told to come again.
     pub room: Arc<Semaphore>,
+    /// The same for logins: anybody may send one, and they must not take the room of those who are logged in.
+    pub login_room: Arc<Semaphore>,
     /// Turns true when the server stops.
     pub stop: watch::Receiver<bool>,
 }
 
 /// Most requests being served at once. Open watches are not counted.
 pub const MAX_REQUESTS: usize = 1024;
+
+/// Most logins being served at once.
+pub const MAX_LOGINS: usize = 256;
 
 /// A request as operations see it.
 #[derive(Clone, Copy, Debug)]

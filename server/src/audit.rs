@@ -115,13 +115,18 @@ async fn write(
 
 async fn one_by_one(writer: &mut EventWriter, rows: Vec<Maced<AuditRow>>) -> Vec<bool> {
     let mut outcomes = Vec::with_capacity(rows.len());
-    for row in rows {
-        let outcome = writer.commit(std::slice::from_ref(&row)).await;
+    for row in &rows {
+        let outcome = writer.commit(std::slice::from_ref(row)).await;
+        outcomes.push(outcome.is_ok());
         if let Err(error) = &outcome {
             report(error, 1);
         }
-        outcomes.push(outcome.is_ok());
+        if matches!(outcome, Err(StoreError::Unavailable(_))) {
+            break;
+        }
     }
+    // The database went away meanwhile: the rest would only wait for it, one after the other.
+    outcomes.resize(rows.len(), false);
     outcomes
 }
 

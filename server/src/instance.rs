@@ -5,8 +5,9 @@ use std::sync::Arc;
 use strongroom_core::{Clock, InstanceId, Unverified, Verified};
 use strongroom_crypto::{Keyring, KeyringError, KeyringMac, RootKeyProvider, Tampered, WrappedPurposeKey, WrappedTerm};
 use strongroom_store::{
-    Connection, InstanceKind, InstanceRow, PurposeKeyRow, RevisionRow, Store, StoreError, TermRow, insert_instance,
-    insert_purpose_key, insert_revision, insert_term, instance, is_migrated, lock_instance, purpose_keys, terms,
+    Connection, InstanceKind, InstanceRow, PurposeKeyRow, RevisionRow, Store, StoreError, TermRow, claimed_instance,
+    insert_instance, insert_purpose_key, insert_revision, insert_term, instance, is_migrated, lock_instance,
+    purpose_keys, terms,
 };
 use thiserror::Error;
 use uuid::Uuid;
@@ -72,7 +73,8 @@ pub async fn open_or_create(
     lock_instance(transaction.connection()).await?;
     let opened = match instance(transaction.connection()).await? {
         Some(row) => {
-            let (row, keyring) = open_same(transaction.connection(), root, row, name, kind).await?;
+            let (row, keyring) = open(transaction.connection(), root, row).await?;
+            check_same((&row.name, row.kind), name, kind)?;
             Instance { id: row.id, name: row.name.clone(), keyring: Arc::new(keyring) }
         }
         None => create(transaction.connection(), root, name, kind, clock).await?,
@@ -81,7 +83,8 @@ pub async fn open_or_create(
     Ok(opened)
 }
 
-/// Refuses a database that holds another instance, before anything is done to it. An empty one passes.
+/// Refuses a database that holds another instance, before anything is done to it. An empty one passes. What the row claims is not verified here: it can only
+/// refuse, and the root key must open what it claims.
 pub async fn check_existing(
     store: &Store,
     root: &dyn RootKeyProvider,
@@ -90,35 +93,23 @@ pub async fn check_existing(
 ) -> Result<(), CannotOpen> {
     let mut connection = store.reader().await?;
     if is_migrated(&mut connection).await?
-        && let Some(row) = instance(&mut connection).await?
+        && let Some((id, found, found_kind, wrapped)) = claimed_instance(&mut connection).await?
     {
-        open_same(&mut connection, root, row, name, kind).await?;
+        // Before the key: another instance has another root key, and the answer would be about keys instead.
+        check_same((&found, found_kind), name, kind)?;
+        KeyringMac::open(root, id, &wrapped)?;
     }
     Ok(())
 }
 
-/// Opens the instance where it is of this kind and name.
-async fn open_same(
-    connection: &mut Connection,
-    root: &dyn RootKeyProvider,
-    row: Unverified<InstanceRow>,
-    name: &str,
-    kind: InstanceKind,
-) -> Result<(Verified<InstanceRow>, Keyring), CannotOpen> {
-    let check = |row: &InstanceRow| {
-        if row.kind != kind {
-            return Err(CannotOpen::OtherKind { found: row.kind.as_str(), wanted: kind.as_str() });
-        }
-        if row.name != name {
-            return Err(CannotOpen::OtherName { found: row.name.clone(), wanted: name.to_owned() });
-        }
-        Ok(())
-    };
-    // Looked at unverified only to refuse: another instance has another root key, and the answer would be about keys instead.
-    row.claimed(check)?;
-    let (row, keyring) = open(connection, root, row).await?;
-    check(&row)?;
-    Ok((row, keyring))
+fn check_same((found, found_kind): (&str, InstanceKind), name: &str, kind: InstanceKind) -> Result<(), CannotOpen> {
+    if found_kind != kind {
+        return Err(CannotOpen::OtherKind { found: found_kind.as_str(), wanted: kind.as_str() });
+    }
+    if found != name {
+        return Err(CannotOpen::OtherName { found: found.to_owned(), wanted: name.to_owned() });
+    }
+    Ok(())
 }
 
 /// The instance's row, checked, and the keyring that checked it.

@@ -14,6 +14,7 @@ pub mod instance;
 pub mod metrics;
 pub mod operations;
 pub mod process;
+mod quoting;
 mod serve;
 mod server;
 pub mod settings;

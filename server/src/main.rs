@@ -163,7 +163,7 @@ async fn admin_claim(file: &SettingsFile, minutes: u32) -> anyhow::Result<()> {
     let (token, expires_at) = outcome?;
     eprintln!("user:{ADMIN} is the first admin; the token is shown this once and ends at {expires_at}.");
     eprintln!(
-        "This version has no logins for people yet: register clusters, create projects and grant their owners' workloads what they need before then."
+        "This version has no logins for people yet: register clusters, create projects and grant their owners' workloads what they need before then. Afterwards nobody can do that, nor remove a forbid policy."
     );
     // Exposed to the person who claims it: the only place where an issued token is printed.
     let mut out = std::io::stdout().lock();

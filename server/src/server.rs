@@ -1,7 +1,7 @@
 //! A server from its settings: opened, running, stopped.
 
 use crate::{
-    app::{App, MAX_REQUESTS},
+    app::{App, MAX_LOGINS, MAX_REQUESTS},
     audit::AuditWriter,
     cluster::{Reviewers, install_jwt_provider},
     http,
@@ -82,6 +82,7 @@ pub async fn open_app(settings: &Settings, stop: watch::Receiver<bool>) -> anyho
         deadlines: settings.deadlines,
         readiness: Mutex::default(),
         room: Arc::new(Semaphore::new(MAX_REQUESTS)),
+        login_room: Arc::new(Semaphore::new(MAX_LOGINS)),
         stop,
     });
     Ok((app, Background { audit: writing, store }))

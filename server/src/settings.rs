@@ -2,6 +2,7 @@
 //!
 //! Relative file names are relative to the settings file, so that a directory made by `init` works wherever it is mounted.
 
+use crate::quoting::harmless;
 use crate::serve::Deadlines;
 use serde::Deserialize;
 use std::{
@@ -244,19 +245,11 @@ impl Settings {
 
 /// What is wrong and where, without the line itself: a password in the wrong place must not reach the log.
 fn place(text: &str, error: &toml::de::Error) -> String {
-    let Some(span) = error.span() else { return error.message().to_owned() };
+    let Some(span) = error.span() else { return harmless(error.message()).to_owned() };
     let before = &text[..span.start.min(text.len())];
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().map_or(0, |last| last.chars().count()) + 1;
-    let message = error.message();
-    // Of a value only what was expected instead is kept.
-    let message = if message.starts_with("invalid") {
-        message
-            .rsplit_once(", expected")
-            .map_or("not what is expected here", |(quoted, _)| &message[quoted.len() + 2..])
-    } else {
-        message
-    };
+    let message = harmless(error.message());
     format!("line {line}, column {column}: {message}")
 }
 
@@ -288,7 +281,12 @@ mod tests {
             (GOOD.replace("trial", "Trial"), Some("postgres://x"), "instance:"),
             (format!("{GOOD}[sessions]\nseconds = 3600\n"), Some("postgres://x"), "sessions.seconds"),
             (GOOD.replace("[root_key]\nfile = \"root.key\"\n", ""), Some("postgres://x"), "root_key"),
-            (GOOD.replace("instance", "kind = \"test\"\ninstance"), Some("postgres://x"), "unknown variant"),
+            (
+                GOOD.replace("instance", "kind = \"canary\"\ninstance"),
+                Some("postgres://x"),
+                "expected `dev` or `production`",
+            ),
+            (format!("{GOOD}canary = 1\n"), Some("postgres://x"), "line 7"),
         ] {
             let message = parse(&text, url).unwrap_err();
             assert!(message.contains(expected), "{message}");

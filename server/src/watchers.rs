@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 use strongroom_core::SecretPath;
-use strongroom_store::{Notice, Store};
+use strongroom_store::Store;
 use tokio::sync::Notify;
 
 /// After so long without a notice the listener's connection is asked whether it is still there.
@@ -112,8 +112,7 @@ pub(crate) async fn listen(store: Store, watchers: Arc<Watchers>) {
                     };
                     match heard {
                         Ok(None) => {}
-                        Ok(Some(Notice::Changed(path))) => watchers.wake(&path),
-                        Ok(Some(Notice::Reconnected)) => watchers.wake_all(),
+                        Ok(Some(path)) => watchers.wake(&path),
                         Err(error) => {
                             tracing::warn!(error = %error, "the listener lost the database");
                             break;

@@ -5,7 +5,7 @@ use crate::{
     pool::{Connection, Store},
 };
 use sqlx::{Connection as _, PgConnection};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use strongroom_core::{AuditEvent, Columns, Identity, MacRow, Maced};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -92,17 +92,22 @@ impl MacRow for AuditRow {
 pub struct EventWriter {
     store: Store,
     connection: Option<PgConnection>,
+    used_at: Instant,
 }
 
 /// How long one group may take, the connection included.
 const GROUP_PATIENCE: Duration = Duration::from_secs(3);
+/// After so long without events the connection is asked whether it is still there.
+const IDLE: Duration = Duration::from_secs(5);
+/// How long its answer may take.
+const PING_PATIENCE: Duration = Duration::from_millis(500);
 /// How long a probe may take: events that come meanwhile wait for it.
 const PROBE_PATIENCE: Duration = Duration::from_secs(1);
 
 impl EventWriter {
     /// A writer that connects when it is first used.
     pub fn new(store: Store) -> Self {
-        Self { store, connection: None }
+        Self { store, connection: None, used_at: Instant::now() }
     }
 
     /// Commits events, all or none. After any error but [`StoreError::BadText`] and [`StoreError::Refused`] they may have been committed all the same.
@@ -110,6 +115,14 @@ impl EventWriter {
     /// One autocommit statement is safe here, though it is banned elsewhere: nothing cancels it but the deadline, and then the connection goes too.
     pub async fn commit(&mut self, rows: &[Maced<AuditRow>]) -> Result<(), StoreError> {
         let mut connection = self.connection.take();
+        // What lay idle may have been cut by something in between, or by a restart: events must not be refused for that.
+        if self.used_at.elapsed() > IDLE
+            && let Some(idle) = &mut connection
+            && !matches!(tokio::time::timeout(PING_PATIENCE, idle.ping()).await, Ok(Ok(())))
+        {
+            connection = None;
+        }
+        self.used_at = Instant::now();
         let written = tokio::time::timeout(GROUP_PATIENCE, async {
             let mut connection = match connection.take() {
                 Some(connection) => connection,

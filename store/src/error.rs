@@ -90,7 +90,8 @@ impl From<sqlx::Error> for StoreError {
             (_, Some("22021" | "22P05")) => Self::BadText,
             // Connection exceptions, transaction rollbacks, insufficient resources, operator intervention, and a standby that refuses to write.
             (_, Some(code))
-                if ["08", "40", "53", "55", "57"].iter().any(|class| code.starts_with(class)) || code == "25006" =>
+                if ["08", "40", "53", "55", "57"].iter().any(|class| code.starts_with(class))
+                    || matches!(code, "25006" | "25P03") =>
             {
                 Self::Unavailable(error)
             }

@@ -74,6 +74,14 @@ pub async fn is_migrated(connection: &mut Connection) -> Result<bool, StoreError
     Ok(sqlx::query_scalar!(r#"SELECT to_regclass('instance') IS NOT NULL AS "there!""#).fetch_one(connection).await?)
 }
 
+/// What an existing instance claims to be, before its schema is brought up to date. Only columns of the first migration: they are there in every database.
+pub async fn claimed_instance(
+    connection: &mut Connection,
+) -> Result<Option<(InstanceId, String, InstanceKind, Vec<u8>)>, StoreError> {
+    let row = sqlx::query!("SELECT id, name, kind, keyring_mac_key FROM instance").fetch_optional(connection).await?;
+    row.map(|r| Ok((InstanceId(r.id), r.name, r.kind.parse()?, r.keyring_mac_key))).transpose()
+}
+
 /// The instance, where there is one.
 pub async fn instance(connection: &mut Connection) -> Result<Option<Unverified<InstanceRow>>, StoreError> {
     let row = sqlx::query!(

@@ -25,9 +25,11 @@ pub use clusters::{
 };
 pub use error::{Conflict, StoreError};
 pub use grants::{GrantRow, delete_grant, grants_for, grants_of_project, insert_grant};
-pub use instance::{InstanceKind, InstanceRow, insert_instance, instance, is_migrated, lock_instance, update_instance};
+pub use instance::{
+    InstanceKind, InstanceRow, claimed_instance, insert_instance, instance, is_migrated, lock_instance, update_instance,
+};
 pub use keyring::{PurposeKeyRow, TermRow, insert_purpose_key, insert_term, purpose_keys, terms};
-pub use notifications::{Listener, Notice, notify_change};
+pub use notifications::{Listener, notify_change};
 pub use policies::{PolicyRow, delete_policy, policies_for, policies_of_project, policy_by_name, upsert_policy};
 pub use pool::{Connection, Options, Store, Transaction};
 pub use projects::{

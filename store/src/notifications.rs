@@ -10,15 +10,6 @@ use strongroom_core::SecretPath;
 
 const CHANNEL: &str = "strongroom_secrets";
 
-/// What a listener hears.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Notice {
-    /// This secret changed.
-    Changed(SecretPath),
-    /// The connection was lost and is back: anything may have changed meanwhile.
-    Reconnected,
-}
-
 /// A connection of its own that listens. It must not go through a transaction-mode pooler.
 pub struct Listener(PgListener);
 
@@ -32,6 +23,8 @@ impl Store {
             .connect_lazy_with(self.connect_options());
         let mut listener = PgListener::connect_with(&pool).await?;
         listener.ignore_pool_close_event(true);
+        // A connection that was opened again by itself would hide that notices were lost meanwhile.
+        listener.eager_reconnect(false);
         listener.listen(CHANNEL).await?;
         Ok(Listener(listener))
     }
@@ -47,17 +40,15 @@ impl Listener {
         }
     }
 
-    /// The next notice. A lost connection is opened again; that may fail, and then the caller tries again later.
-    pub async fn next(&mut self) -> Result<Notice, StoreError> {
+    /// The next secret that changed. After an error this listener is of no use: whoever opens another must take it that anything changed meanwhile.
+    pub async fn next(&mut self) -> Result<SecretPath, StoreError> {
         loop {
-            match self.0.try_recv().await? {
-                None => return Ok(Notice::Reconnected),
-                // A payload that is no path was not sent by Strongroom.
-                Some(notification) => {
-                    if let Ok(path) = SecretPath::parse(notification.payload()) {
-                        return Ok(Notice::Changed(path));
-                    }
-                }
+            let Some(notification) = self.0.try_recv().await? else {
+                return Err(StoreError::Unavailable(sqlx::Error::PoolClosed));
+            };
+            // A payload that is no path was not sent by Strongroom.
+            if let Ok(path) = SecretPath::parse(notification.payload()) {
+                return Ok(path);
             }
         }
     }

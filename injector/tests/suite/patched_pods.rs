@@ -255,7 +255,7 @@ fn mounts_that_came_between_two_invocations_are_checked_too() {
 #[test]
 fn a_guaranteed_pod_stays_guaranteed() {
     let small = json!({"requests": {"cpu": "5m", "memory": "8Mi"}, "limits": {"memory": "16Mi"}});
-    let guaranteed = json!({"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"cpu": "10m", "memory": "16Mi"}});
+    let guaranteed = json!({"requests": {"cpu": "50m", "memory": "16Mi"}, "limits": {"cpu": "50m", "memory": "16Mi"}});
     let all = json!({"cpu": "1", "memory": "1Gi"});
     let equal = json!({"requests": all, "limits": all});
     let agents = |main: &Value, init: &Value| {

@@ -2,6 +2,7 @@
 
 use super::problem::Refusal;
 use crate::app::{App, Origin};
+use crate::quoting::harmless;
 use axum::{
     extract::{FromRequest, Request},
     http::{HeaderMap, header},
@@ -81,21 +82,6 @@ impl<T: Body> FromRequest<Arc<App>> for JsonBody<T> {
     }
 }
 
-/// An error's message without what it repeats of the input. serde quotes the offending value before ", expected": only what follows is kept. Messages
-/// that do not quote (a missing field, a syntax error, our own parsers') stay whole, without the place that is said already.
-pub(crate) fn harmless(message: &str) -> &str {
-    let message = message.rsplit_once(" at line ").map_or(message, |(message, _)| message);
-    let quotes = ["invalid type", "invalid value", "invalid length", "unknown field", "unknown variant"];
-    if quotes.iter().any(|quote| message.starts_with(quote)) {
-        match message.rsplit_once(", expected") {
-            Some((quoted, _)) => &message[quoted.len() + 2..],
-            None => "not what is expected here",
-        }
-    } else {
-        message
-    }
-}
-
 fn is_json(headers: &HeaderMap) -> bool {
     headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|value| {
         value.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
@@ -104,7 +90,7 @@ fn is_json(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::harmless;
+    use crate::quoting::harmless;
     use strongroom_api::{login::Login, secrets::PutSecret, watch::Watch};
 
     #[test]

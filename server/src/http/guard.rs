@@ -64,7 +64,8 @@ pub(super) async fn detach(State(app): State<Arc<App>>, request: Request, next: 
         .and_then(|path| super::ROUTES.iter().map(|(route, _)| *route).find(|route| *route == path.as_str()));
     // Whoever looks after the server must see it when it is full, most of all then.
     let watched_over = route.is_some_and(|route| [routes::HEALTHZ, routes::READYZ, routes::METRICS].contains(&route));
-    let place = app.room.clone().try_acquire_owned();
+    let room = if route == Some(routes::LOGIN) { &app.login_room } else { &app.room };
+    let place = room.clone().try_acquire_owned();
     if place.is_err() && !watched_over {
         return Err(Refusal::new(ErrorCode::Unavailable, Some("the server is full".to_owned()), origin.request_id));
     }

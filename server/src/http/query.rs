@@ -1,7 +1,7 @@
 //! Query parameters, parsed into their types; what is unknown or doubled is refused.
 
-use super::{body::harmless, problem::Refusal};
-use crate::app::Origin;
+use super::problem::Refusal;
+use crate::{app::Origin, quoting::harmless};
 use axum::{
     extract::{FromRequestParts, Query},
     http::request::Parts,

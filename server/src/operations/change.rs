@@ -19,6 +19,8 @@ use strongroom_store::{Connection, ProjectRow, Transaction};
 pub struct Change {
     transaction: Transaction,
     grant: Grant,
+    /// The rules that gave the further rights that were demanded.
+    further: Vec<String>,
 }
 
 impl Change {
@@ -53,7 +55,7 @@ impl Change {
             (decision, project) = decide_in(app, transaction.connection(), caller, action, name).await?;
         }
         match decision {
-            Ok(grant) => Ok((Self { transaction, grant }, project)),
+            Ok(grant) => Ok((Self { transaction, grant, further: Vec::new() }, project)),
             Err(denied) => {
                 drop(transaction);
                 Err(refused(app, caller, action, resource_name(name), denied).await)
@@ -65,7 +67,10 @@ impl Change {
     pub async fn also(mut self, app: &App, caller: &Caller, action: Action) -> Result<Self, Failure> {
         let (decision, _) = decide_in(app, self.transaction.connection(), caller, action, None).await?;
         match decision {
-            Ok(_) => Ok(self),
+            Ok(grant) => {
+                self.further.extend_from_slice(grant.policies());
+                Ok(self)
+            }
             Err(denied) => {
                 drop(self);
                 Err(refused(app, caller, action, resource_name(None), denied).await)
@@ -83,10 +88,22 @@ impl Change {
         let mut event =
             app.event(caller.origin, Some(caller.identity.clone()), self.grant.action(), Decision::Allowed, "ok");
         event.resource = Some(resource);
-        event.policies = self.grant.policies().to_vec();
+        event.policies = self.grant.policies().iter().chain(&self.further).cloned().collect();
         app.record(&mut self.transaction, event).await?;
         self.transaction.commit().await?;
         Ok(())
+    }
+}
+
+/// Decides without beginning anything: for a check that is too dear for those who are refused, and too slow to be done under the lock.
+pub async fn allowed(app: &App, caller: &Caller, action: Action, name: &ProjectName) -> Result<(), Failure> {
+    let decision = {
+        let mut connection = app.store.reader().await?;
+        decide_in(app, &mut connection, caller, action, Some(name)).await?.0
+    };
+    match decision {
+        Ok(_) => Ok(()),
+        Err(denied) => Err(refused(app, caller, action, resource_name(Some(name)), denied).await),
     }
 }
 
@@ -117,6 +134,20 @@ pub async fn look<T, F>(
 where
     F: AsyncFnOnce(&mut Connection, Option<&ProjectRow>) -> Result<T, Failure>,
 {
+    let outcome = try_look(app, caller, action, name, read).await;
+    audited(app, caller, action, resource_name(name), outcome).await
+}
+
+async fn try_look<T, F>(
+    app: &App,
+    caller: &Caller,
+    action: Action,
+    name: Option<&ProjectName>,
+    read: F,
+) -> Result<T, Failure>
+where
+    F: AsyncFnOnce(&mut Connection, Option<&ProjectRow>) -> Result<T, Failure>,
+{
     let mut connection = app.store.reader().await?;
     let (decision, project) = decide_in(app, &mut connection, caller, action, name).await?;
     let grant = match decision {
@@ -126,14 +157,13 @@ where
             return Err(refused(app, caller, action, resource_name(name), denied).await);
         }
     };
-    let outcome = read(&mut connection, project.as_deref()).await;
+    let found = read(&mut connection, project.as_deref()).await?;
     drop(connection);
-    let word = outcome.as_ref().err().map_or("ok", |failure| failure.code().as_str());
-    let mut event = app.event(caller.origin, Some(caller.identity.clone()), action, Decision::Allowed, word);
+    let mut event = app.event(caller.origin, Some(caller.identity.clone()), action, Decision::Allowed, "ok");
     event.resource = Some(resource_name(name));
     event.policies = grant.policies().to_vec();
     app.audit.commit(event).await?;
-    outcome
+    Ok(found)
 }
 
 fn resource_name(name: Option<&ProjectName>) -> String {

@@ -1,6 +1,6 @@
 //! Logging in: a workload's service account token for a session.
 
-use super::{authorization::rules, clusters::is_cluster_name};
+use super::{authorization::rules, change::audited, clusters::is_cluster_name};
 use crate::{
     app::{App, Caller, Origin},
     cluster::{Claims, TrustedKeys, audience, review, verify_offline},
@@ -30,15 +30,13 @@ pub async fn login(app: &App, origin: Origin, login: Login) -> Result<Session, F
         }
         Err(other) => return Err(other),
     };
-    let role = login
-        .role
-        .as_deref()
-        .map(RoleName::parse)
-        .transpose()
-        .map_err(|error| Failure::Invalid(format!("role: {error}")))?;
-    if let Some(role) = &role {
-        narrowing(app, &caller, role).await?;
-    }
+    let role = match login.role.as_deref() {
+        Some(role) => {
+            let narrowed = narrowed(app, &caller, role).await;
+            Some(audited(app, &caller, Action::Login, "role".to_owned(), narrowed).await?)
+        }
+        None => None,
+    };
     let now = app.clock.now();
     let expires_at = caller.expires_at.min(now + Duration::seconds(i64::from(app.session_seconds)));
     let session = strongroom_crypto::Session {
@@ -96,16 +94,17 @@ async fn authenticate(app: &App, origin: Origin, login: &Login) -> Result<Caller
 }
 
 /// A session may be narrowed to a role that the workload is in. Otherwise it is refused, and that is audited.
-async fn narrowing(app: &App, caller: &Caller, role: &RoleName) -> Result<(), Failure> {
+async fn narrowed(app: &App, caller: &Caller, role: &str) -> Result<RoleName, Failure> {
+    let role = RoleName::parse(role).map_err(|error| Failure::Invalid(format!("role: {error}")))?;
     let mut connection = app.store.reader().await?;
     let project = project_by_name(&mut connection, role.project()).await?.map(|row| app.verify(row)).transpose()?;
     let member = match &project {
-        Some(project) => rules(app, &mut connection, caller, Some((project.id, &project.name))).await?.is_member(role),
+        Some(project) => rules(app, &mut connection, caller, Some((project.id, &project.name))).await?.is_member(&role),
         None => false,
     };
     drop(connection);
     if member {
-        return Ok(());
+        return Ok(role);
     }
     let mut event =
         app.event(caller.origin, Some(caller.identity.clone()), Action::Login, Decision::Denied, "forbidden");

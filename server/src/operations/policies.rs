@@ -1,6 +1,6 @@
 //! Free-text Cedar policies of a project.
 
-use super::change::{Change, audited, look, plain};
+use super::change::{Change, allowed, audited, look, plain};
 use crate::{
     app::{App, Caller},
     failure::Failure,
@@ -22,12 +22,13 @@ pub async fn put(app: &App, caller: &Caller, policy: Policy) -> Result<Policy, F
 }
 
 async fn try_put(app: &App, caller: &Caller, policy: Policy) -> Result<Policy, Failure> {
-    // The check costs time; only who may manage policies may spend it.
-    let (change, project) = Change::in_project(app, caller, Action::ManagePolicies, &policy.project).await?;
+    // The check costs time: only who may manage policies may spend it, and nobody waits for it.
+    allowed(app, caller, Action::ManagePolicies, &policy.project).await?;
     let checked = app
         .engine
         .check_policy(Some(&policy.project), &policy.name, &policy.text)
         .map_err(|problem| Failure::BadPolicy(problem.to_string()))?;
+    let (change, project) = Change::in_project(app, caller, Action::ManagePolicies, &policy.project).await?;
     let mut change = keep_forbids(app, caller, change, project.id, checked.name()).await?;
     if checked.principal_key().is_none() {
         let others = app.verify_all(policies_of_project(change.connection(), project.id).await?)?;

@@ -59,6 +59,11 @@ async fn try_create(app: &App, caller: &Caller, name: ProjectName) -> Result<Pro
 
 /// The projects in which the caller may list secrets or manage anything.
 pub async fn list(app: &App, caller: &Caller) -> Result<Vec<Project>, Failure> {
+    let outcome = try_list(app, caller).await;
+    audited(app, caller, Action::List, "projects".to_owned(), outcome).await
+}
+
+async fn try_list(app: &App, caller: &Caller) -> Result<Vec<Project>, Failure> {
     let mut connection = app.store.reader().await?;
     let all = app.verify_all(projects(&mut connection).await?)?;
     let mut seen = Vec::new();

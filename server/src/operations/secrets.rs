@@ -9,6 +9,7 @@ use crate::{
     app::{App, Caller},
     failure::Failure,
 };
+use std::time::{Duration, Instant};
 use strongroom_api::secrets::{PutResult, SecretEntry, SecretList, SecretVersions, VersionInfo};
 use strongroom_core::{
     Action, Decision, FieldName, FolderPath, Payload, SecretId, SecretPath, Verified, VersionSelector,
@@ -30,8 +31,12 @@ pub const MAX_PAGE: u32 = 1000;
 
 /// Rows of one query of a list.
 const SCAN_BATCH: i64 = 500;
-/// Most rows that one page looks at.
+/// Rows after which a page with entries ends.
 const MAX_SCAN: usize = 10_000;
+/// Rows after which a page without any is an error.
+const MAX_EMPTY_SCAN: usize = 100_000;
+/// Rules older than this are read again before a write is done by them.
+const STALE: Duration = Duration::from_millis(100);
 
 /// When a put is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,7 +140,7 @@ async fn try_put(
     }
     let mut write = Write::begin(app, caller, path, Action::Write).await?;
     let project = write.project.as_ref().ok_or(Failure::NotFound)?.id;
-    let now = app.clock.now();
+    let mut now = app.clock.now();
     if write.secret.is_none() && precondition_holds(precondition, None) {
         let row = app.keyring().mac_row(SecretRow {
             id: SecretId(Uuid::now_v7()),
@@ -154,6 +159,7 @@ async fn try_put(
         // Another put came first: it is there now, and whether it may be written is decided anew. The connection goes back before another is asked for.
         drop(write);
         write = Write::begin(app, caller, path, Action::Write).await?;
+        now = app.clock.now();
     }
     let secret = write.secret.take().ok_or(Failure::VersionConflict)?;
     if !precondition_holds(precondition, Some(&secret)) {
@@ -257,14 +263,26 @@ async fn try_list(
         return Err(Failure::Invalid("cursor: it is of another folder".to_owned()));
     }
     let limit = limit.clamp(1, MAX_PAGE) as usize;
-    let mut connection = app.store.reader().await?;
-    let (project, rules) = with_rules(app, &mut connection, caller, &folder.project()).await?;
+    let (project, rules) = {
+        let mut connection = app.store.reader().await?;
+        with_rules(app, &mut connection, caller, &folder.project()).await?
+    };
     let mut secrets: Vec<SecretEntry> = Vec::new();
     let (mut position, mut scanned) = (after.cloned(), 0);
     // Whom no rule lets list anything here nothing is looked at for.
     let mut more = project.is_some() && rules.may_list_somewhere();
     while more && secrets.len() < limit && (scanned < MAX_SCAN || secrets.is_empty()) {
-        let rows = app.verify_all(list_secrets(&mut connection, folder, position.as_ref(), SCAN_BATCH).await?)?;
+        if scanned >= MAX_EMPTY_SCAN {
+            return Err(Failure::Invalid(
+                "folder: too many secrets that you may not list come first; name a folder within".to_owned(),
+            ));
+        }
+        // A connection for each batch: others get their turn while this one is looked through.
+        let rows = {
+            let mut connection = app.store.reader().await?;
+            list_secrets(&mut connection, folder, position.as_ref(), SCAN_BATCH).await?
+        };
+        let rows = app.verify_all(rows)?;
         more = rows.len() == usize::try_from(SCAN_BATCH).expect("a small number");
         scanned += rows.len();
         for row in rows {
@@ -280,10 +298,9 @@ async fn try_list(
             position = Some(row.path.clone());
         }
     }
-    drop(connection);
     let next_cursor = secrets.last().filter(|_| more).map(|entry| entry.path.to_string());
     // Nothing from the start to the end: an empty folder is for those who may list the folder.
-    let policies = if secrets.is_empty() && after.is_none() {
+    let policies = if secrets.is_empty() && (after.is_none() || !rules.may_list_somewhere()) {
         granted(app, caller, &rules, Action::List, Resource::Folder(folder)).await?.policies().to_vec()
     } else {
         Vec::new()
@@ -302,8 +319,8 @@ struct Write {
 }
 
 impl Write {
-    /// Decides, locks the secret's row, and decides again where the row is not the one that was decided on. Whoever is refused never holds the lock: he
-    /// could keep others from writing with it.
+    /// Decides, locks the secret's row, and decides again where the row is not the one that was decided on, or where the wait for it was long enough for a
+    /// right to be revoked. Whoever is refused never holds the lock: he could keep others from writing with it.
     async fn begin(app: &App, caller: &Caller, path: &SecretPath, action: Action) -> Result<Self, Failure> {
         let mut transaction = app.store.begin().await?;
         let (project, rules) = with_rules(app, transaction.connection(), caller, &path.project()).await?;
@@ -312,9 +329,11 @@ impl Write {
         let mut decision = decide(app, caller, &rules, action, Resource::Secret { path, id: seen, version: None });
         let mut secret = None;
         if decision.is_ok() && seen.is_some() {
+            let waiting = Instant::now();
             secret = lock_secret(transaction.connection(), path).await?.map(|row| app.verify(row)).transpose()?;
             let id = secret.as_ref().map(|secret| secret.id);
-            if id != seen {
+            if id != seen || waiting.elapsed() > STALE {
+                let (_, rules) = with_rules(app, transaction.connection(), caller, &path.project()).await?;
                 decision = decide(app, caller, &rules, action, Resource::Secret { path, id, version: None });
             }
         }

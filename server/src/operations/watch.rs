@@ -1,6 +1,6 @@
 //! Watching secrets: authorised when the watch begins and again at every event.
 
-use super::{authorization, projects::with_rules};
+use super::{authorization, change::audited, projects::with_rules};
 use crate::{
     app::{App, Caller},
     failure::Failure,
@@ -59,6 +59,11 @@ struct Known {
 
 /// Begins a watch. Whoever may not read a secret gets no events of it, as if it did not exist.
 pub async fn begin(app: Arc<App>, caller: Caller, request: Watch) -> Result<Stream, Failure> {
+    let outcome = try_begin(app.clone(), caller.clone(), request).await;
+    audited(&app, &caller, Action::Watch, "watch".to_owned(), outcome).await
+}
+
+async fn try_begin(app: Arc<App>, caller: Caller, request: Watch) -> Result<Stream, Failure> {
     if request.secrets.is_empty() || request.secrets.len() > MAX_WATCHED {
         return Err(Failure::Invalid(format!("secrets: 1 to {MAX_WATCHED}")));
     }
