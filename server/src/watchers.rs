@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 use strongroom_core::SecretPath;
-use strongroom_store::Store;
+use strongroom_store::{Listener, Store, StoreError};
 use tokio::sync::Notify;
 
 /// After so long without a notice the listener's connection is asked whether it is still there.
@@ -102,27 +102,35 @@ impl Drop for Watcher {
 /// Hears notices until the task is aborted. After a lost connection every stream is woken, for anything may have changed.
 pub(crate) async fn listen(store: Store, watchers: Arc<Watchers>) {
     loop {
-        match store.listen().await {
-            Ok(mut listener) => {
+        let pause = match store.listen().await {
+            Ok(listener) => {
                 watchers.wake_all();
-                loop {
-                    let heard = match tokio::time::timeout(QUIET, listener.next()).await {
-                        Ok(heard) => heard.map(Some),
-                        Err(_) => listener.check().await.map(|()| None),
-                    };
-                    match heard {
-                        Ok(None) => {}
-                        Ok(Some(path)) => watchers.wake(&path),
-                        Err(error) => {
-                            tracing::warn!(error = %error, "the listener lost the database");
-                            break;
-                        }
-                    }
-                }
+                let error = hear(listener, &watchers).await;
+                tracing::warn!(error = %error, "the listener lost the database");
+                // Soon, for changes go unheard meanwhile; and not at once, should connections be cut as soon as they are made.
+                Duration::from_millis(50)
             }
-            Err(error) => tracing::warn!(error = %error, "cannot listen for changes; agents poll meanwhile"),
+            Err(error) => {
+                tracing::warn!(error = %error, "cannot listen for changes; streams look by themselves meanwhile");
+                Duration::from_secs(1)
+            }
+        };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// Wakes streams until the connection is lost.
+async fn hear(mut listener: Listener, watchers: &Watchers) -> StoreError {
+    loop {
+        let heard = match tokio::time::timeout(QUIET, listener.next()).await {
+            Ok(heard) => heard.map(Some),
+            Err(_) => listener.check().await.map(|()| None),
+        };
+        match heard {
+            Ok(Some(path)) => watchers.wake(&path),
+            Ok(None) => {}
+            Err(error) => return error,
         }
-        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 

@@ -132,3 +132,19 @@ async fn a_page_that_ends_early_among_thousands_of_others_ends_at_an_entry_of_th
     let (second, cursor) = page(&format!("&cursor={}", own[0])).await;
     assert_eq!((&second[..], cursor), (&[own[1].to_owned()][..], None));
 }
+
+#[tokio::test]
+async fn a_stranger_with_a_cursor_is_refused_like_one_without() {
+    let server = TestServer::start().await;
+    server.project("shop").await;
+    server.admin().put(&path("shop/a"), fields(&[("a", "1")]), PutOptions::default()).await.unwrap();
+    let session = server.session("shop", "stranger").await;
+    for target in [
+        "/api/v1/secrets?folder=shop/",
+        "/api/v1/secrets?folder=shop/&cursor=shop/a",
+        "/api/v1/secrets?folder=none/&cursor=none/a",
+    ] {
+        let answer = server.request("GET", target, Some(&session), None).await;
+        assert_eq!((answer.status, answer.code().as_str()), (403, "forbidden"), "{target}");
+    }
+}

@@ -191,3 +191,19 @@ async fn each_malformed_watch_is_refused() {
         assert_eq!(answer.status, status, "{:.80}: {}", body, answer.text());
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_made_while_nobody_listened_is_announced_once_somebody_does_again() {
+    let server = shop().await;
+    let admin = server.admin();
+    let mut stream = admin.watch(vec![watched("shop/db", None, 1)]).await.unwrap();
+    let mut sql = server.sql().await;
+    // The listener's connection is cut and, while it is away, a change is committed without a notice that anyone could hear.
+    let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'";
+    sql.run(cut).await;
+    let started = Instant::now();
+    let version = put(&admin, "shop/db").await;
+    assert_eq!(next(&mut stream).await, change("shop/db", None, version));
+    println!("from the put to the event, the listener's connection cut just before: {:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(10), "well before the stream looks by itself, each minute");
+}
