@@ -52,6 +52,7 @@ codes! {
     Forbidden = "forbidden", 403, "No policy allows this, or one forbids it; the answer is the same whether or not the thing exists.", "Ask a project owner for a grant and give the request id.";
     NotFound = "not_found", 404, "It does not exist; only callers who are allowed there learn this.", "Check the name; `list` shows what there is.";
     SecretDeleted = "secret_deleted", 404, "The secret is deleted.", "Put a new version, or restore it.";
+    ProjectShredded = "project_shredded", 404, "The project's keys were destroyed: nothing in it can be read any more.", "What is left of it is being removed; its name is free afterwards.";
     FieldNotFound = "field_not_found", 404, "The secret's version has no such field.", "Read it whole to see its fields.";
     MethodNotAllowed = "method_not_allowed", 405, "The route exists, but not with this method.", "See the API's documentation.";
     AlreadyExists = "already_exists", 409, "Something of this name exists.", "Choose another name.";

@@ -37,22 +37,34 @@ actions! {
     Describe = "describe",
     /// See a secret's path in lists.
     List = "list",
-    /// Put a new version.
+    /// Put a new version, point aliases at versions, set expiry and how many versions are kept.
     Write = "write",
-    /// Delete a secret (it can be undeleted).
+    /// Delete a secret or a version, and undelete it.
     Delete = "delete",
+    /// Destroy versions: their ciphertext and wrapped keys are erased for good.
+    Destroy = "destroy",
+    /// Remove a secret with all its versions for good, and lift deletion protection.
+    Purge = "purge",
     /// Create, change and remove a project's roles.
     ManageRoles = "manage-roles",
     /// Grant and revoke within a project.
     ManageGrants = "manage-grants",
     /// Write and remove a project's free-text policies.
     ManagePolicies = "manage-policies",
+    /// Change a project's settings, and rotate its key.
+    ManageProject = "manage-project",
     /// Create a project.
     CreateProject = "create-project",
     /// Register and remove clusters.
     ManageClusters = "manage-clusters",
     /// Remove or replace a project's forbid policy: whoever manages a project's policies may be the one it binds.
     RemoveForbids = "remove-forbids",
+    /// Rotate the keyring, see how far it came, and destroy terms that nothing uses any more.
+    ManageKeys = "manage-keys",
+    /// Take a backup: every row, sealed as it is.
+    Backup = "backup",
+    /// Destroy a project's keys, and with them everything that was ever sealed under them.
+    ShredProject = "shred-project",
     /// Exchange a credential for a session. Audited, never granted.
     Login = "login",
     /// Take over a new instance as its first admin. Audited, never granted.
@@ -61,15 +73,28 @@ actions! {
     Watch = "watch",
     /// Ask who one is. Audited, never granted.
     WhoAmI = "who-am-i",
+    /// A secret comes near its expiry, or expired. The server's own, audited, never granted.
+    Expire = "expire",
+    /// A step of the server's own on keys: a rotation, a rewrap. Audited, never granted.
+    Rotate = "rotate",
 }
 
 impl Action {
     /// Actions on secrets and folders, which a grant may name.
-    pub const ON_SECRETS: [Self; 5] = [Self::Read, Self::Describe, Self::List, Self::Write, Self::Delete];
+    pub const ON_SECRETS: [Self; 7] =
+        [Self::Read, Self::Describe, Self::List, Self::Write, Self::Delete, Self::Destroy, Self::Purge];
     /// Actions on a project as a whole, which a grant may name for the whole project only.
-    pub const ON_PROJECTS: [Self; 3] = [Self::ManageRoles, Self::ManageGrants, Self::ManagePolicies];
+    pub const ON_PROJECTS: [Self; 4] =
+        [Self::ManageRoles, Self::ManageGrants, Self::ManagePolicies, Self::ManageProject];
     /// Actions on the instance.
-    pub const ON_INSTANCE: [Self; 3] = [Self::CreateProject, Self::ManageClusters, Self::RemoveForbids];
+    pub const ON_INSTANCE: [Self; 6] = [
+        Self::CreateProject,
+        Self::ManageClusters,
+        Self::RemoveForbids,
+        Self::ManageKeys,
+        Self::Backup,
+        Self::ShredProject,
+    ];
 }
 
 impl std::str::FromStr for Action {

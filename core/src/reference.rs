@@ -21,6 +21,9 @@ pub enum BadReference {
     /// Empty, too long, or a character outside `[A-Za-z0-9._-]`.
     #[error("an alias has 1 to {MAX_NAME} characters of A-Z a-z 0-9 . _ -, is not a number, and is not . or ..")]
     Alias,
+    /// A name that the server moves itself.
+    #[error("`current`, `previous` and `pending` are not free aliases")]
+    ReservedAlias,
 }
 
 /// A field of a secret; also a file name where a secret is written as a directory, so `.` and `..` are refused.
@@ -40,7 +43,7 @@ impl FieldName {
     }
 }
 
-/// A name that points at a version: `current`, `previous`, or a free one. Never a number, so that it cannot be taken for a version.
+/// A free name that points at a version: not `current`, `previous` or `pending`, and never a number, so that it cannot be taken for a version.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct AliasName(String);
@@ -48,10 +51,10 @@ pub struct AliasName(String);
 impl AliasName {
     /// Parses an alias.
     pub fn parse(text: &str) -> Result<Self, BadReference> {
-        if is_name(text) && !text.bytes().all(|b| b.is_ascii_digit()) {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(BadReference::Alias)
+        match text {
+            "current" | "previous" | "pending" => Err(BadReference::ReservedAlias),
+            _ if is_name(text) && !text.bytes().all(|b| b.is_ascii_digit()) => Ok(Self(text.to_owned())),
+            _ => Err(BadReference::Alias),
         }
     }
 
@@ -69,6 +72,8 @@ pub enum VersionSelector {
     Current,
     /// The alias `previous`.
     Previous,
+    /// The alias `pending`: a version that was put and not yet activated.
+    Pending,
     /// A version's number, from 1.
     Number(u64),
     /// A free alias.
@@ -81,6 +86,7 @@ impl VersionSelector {
         match text {
             "current" => Ok(Self::Current),
             "previous" => Ok(Self::Previous),
+            "pending" => Ok(Self::Pending),
             _ if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) => text
                 .parse()
                 .ok()
@@ -97,6 +103,7 @@ impl fmt::Display for VersionSelector {
         match self {
             Self::Current => f.write_str("current"),
             Self::Previous => f.write_str("previous"),
+            Self::Pending => f.write_str("pending"),
             Self::Number(number) => number.fmt(f),
             Self::Alias(alias) => f.write_str(alias.as_str()),
         }

@@ -16,6 +16,48 @@ pub trait MacRow {
 
     /// Writes the row's key and all protected columns, always in the same order.
     fn columns(&self, out: &mut Columns);
+
+    /// Writes the columns of an earlier layout, for rows that were written before a column came. Answers `false` for a layout that there never was, and
+    /// where a later column does not hold its default: nobody vouched for another value of it.
+    fn columns_of(&self, layout: i16, out: &mut Columns) -> bool {
+        let current = layout == Self::LAYOUT;
+        if current {
+            self.columns(out);
+        }
+        current
+    }
+}
+
+/// A row that decides access: a manifest covers it, so that it can neither be deleted nor brought back nor exchanged for an older one.
+pub trait AccessRow: MacRow {
+    /// The row's primary key.
+    fn key(&self, out: &mut Columns);
+}
+
+/// Where a manifest lists a row: its table and its key, in canonical bytes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    table: &'static str,
+    key: Vec<u8>,
+}
+
+impl Place {
+    /// The place of a row.
+    pub fn of<T: AccessRow>(row: &T) -> Self {
+        let mut key = Columns::default();
+        row.key(&mut key);
+        Self { table: T::TABLE, key: key.0 }
+    }
+
+    /// Its table.
+    pub fn table(&self) -> &'static str {
+        self.table
+    }
+
+    /// Its key.
+    pub fn key(&self) -> &[u8] {
+        &self.key
+    }
 }
 
 /// The canonical bytes of a row: each column as a tag, a length and its bytes, so that no two different rows have the same.
@@ -106,6 +148,11 @@ impl<T> Unverified<T> {
     /// What the row claims: for finding the key that it is to be checked with, or for refusing it sooner. Nothing may be allowed by it.
     pub fn claimed<C>(&self, pick: impl FnOnce(&T) -> C) -> C {
         pick(&self.row)
+    }
+
+    /// The MAC's tag as it stands: what a manifest lists. It says nothing of whether it is right.
+    pub fn tag(&self) -> &[u8] {
+        &self.mac.tag
     }
 
     /// The row and its MAC, for the code that checks one against the other.

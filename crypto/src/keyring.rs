@@ -9,6 +9,7 @@ use crate::wrapped::{KeyState, WrappedKeyring, WrappedProjectKey, WrappedPurpose
 use ring::hmac;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use strongroom_core::{InstanceId, ProjectId, SecretBytes};
 use thiserror::Error;
 
@@ -90,7 +91,8 @@ impl KeyringMac {
 pub struct Keyring {
     mac: KeyringMac,
     active_term: i32,
-    terms: BTreeMap<i32, Key>,
+    /// Shared with the keyring that this one followed: a term's number never stands for another key.
+    terms: BTreeMap<i32, Arc<Key>>,
     purposes: BTreeMap<Purpose, MacKeys>,
 }
 
@@ -120,15 +122,39 @@ impl Keyring {
         terms: &[WrappedTerm],
         purpose_keys: &[WrappedPurposeKey],
     ) -> Result<Self, KeyringError> {
+        Self::open_knowing(root, mac, terms, purpose_keys, &BTreeMap::new())
+    }
+
+    /// The keyring after its rows changed. The root key's provider is asked only for terms that this one does not hold.
+    pub fn follow(
+        &self,
+        root: &dyn RootKeyProvider,
+        terms: &[WrappedTerm],
+        purpose_keys: &[WrappedPurposeKey],
+    ) -> Result<Self, KeyringError> {
+        let mac = KeyringMac { instance: self.mac.instance, key: self.mac.key.clone() };
+        Self::open_knowing(root, mac, terms, purpose_keys, &self.terms)
+    }
+
+    fn open_knowing(
+        root: &dyn RootKeyProvider,
+        mac: KeyringMac,
+        terms: &[WrappedTerm],
+        purpose_keys: &[WrappedPurposeKey],
+        known: &BTreeMap<i32, Arc<Key>>,
+    ) -> Result<Self, KeyringError> {
         let instance = mac.instance;
         let active_term = only_active("term", terms.iter().map(|term| (term.state, term.term)))?;
-        let terms = terms
-            .iter()
-            .map(|term| {
-                let names = RootWrapped::Term { instance, term: term.term };
-                Ok((term.term, root_unwrap(root, names, &term.wrapped)?))
-            })
-            .collect::<Result<BTreeMap<_, _>, KeyringError>>()?;
+        let mut opened = BTreeMap::new();
+        for term in terms.iter().filter(|term| term.state != KeyState::Destroyed) {
+            let names = RootWrapped::Term { instance, term: term.term };
+            let key = match known.get(&term.term) {
+                Some(key) => key.clone(),
+                None => Arc::new(root_unwrap(root, names, &term.wrapped)?),
+            };
+            opened.insert(term.term, key);
+        }
+        let terms = opened;
         let purposes = Purpose::ALL
             .into_iter()
             .map(|purpose| Ok((purpose, open_purpose(instance, purpose, &terms, purpose_keys)?)))
@@ -167,14 +193,15 @@ impl Keyring {
     }
 
     pub(crate) fn term(&self, term: i32) -> Option<&Key> {
-        self.terms.get(&term)
+        self.terms.get(&term).map(AsRef::as_ref)
     }
 
     pub(crate) fn mac_keys(&self, purpose: Purpose) -> &MacKeys {
         self.purposes.get(&purpose).expect("open() opened every purpose")
     }
 
-    pub(crate) fn keyring_mac(&self) -> &KeyringMac {
+    /// What authenticates the keyring's own rows.
+    pub fn keyring_mac(&self) -> &KeyringMac {
         &self.mac
     }
 }
@@ -232,10 +259,10 @@ fn new_purpose_key(instance: InstanceId, purpose: Purpose, term_key: &Key) -> Wr
 fn open_purpose(
     instance: InstanceId,
     purpose: Purpose,
-    terms: &BTreeMap<i32, Key>,
+    terms: &BTreeMap<i32, Arc<Key>>,
     wrapped: &[WrappedPurposeKey],
 ) -> Result<MacKeys, KeyringError> {
-    let of_purpose = || wrapped.iter().filter(|key| key.purpose == purpose);
+    let of_purpose = || wrapped.iter().filter(|key| key.purpose == purpose && key.state != KeyState::Destroyed);
     let what = format!("{purpose} key");
     let active = only_active(&what, of_purpose().map(|key| (key.state, key.generation)))?;
     let generations = of_purpose()
@@ -301,7 +328,7 @@ impl Keyring {
         Self {
             mac: KeyringMac { instance, key: hmac_key(&key(0x20)) },
             active_term: 1,
-            terms: BTreeMap::from([(1, key(0x11))]),
+            terms: BTreeMap::from([(1, Arc::new(key(0x11)))]),
             purposes: Purpose::ALL.into_iter().map(|of| (of, keys(of))).collect(),
         }
     }

@@ -72,8 +72,9 @@ impl Keyring {
     ) -> Result<Verified<T>, Tampered> {
         let (row, mac) = parts(row);
         let key = self.mac_keys(purpose).generation(mac.generation);
-        let authentic = mac.layout == T::LAYOUT
-            && key.is_some_and(|key| is_authentic(key, label, self.instance(), &content(&row), &mac.tag));
+        let authentic = content_of(&row, mac.layout)
+            .zip(key)
+            .is_some_and(|(content, key)| is_authentic(key, label, self.instance(), &content, &mac.tag));
         verified(row, authentic)
     }
 }
@@ -90,20 +91,27 @@ impl KeyringMac {
     /// Checks one of the keyring's own rows; constant time.
     pub fn verify_row<T: MacRow>(&self, row: Unverified<T>) -> Result<Verified<T>, Tampered> {
         let (row, mac) = parts(row);
-        let authentic = mac.layout == T::LAYOUT
-            && mac.generation == KEYRING_GENERATION
-            && is_authentic(self.key(), KEYRING_ROW_LABEL, self.instance(), &content(&row), &mac.tag);
+        let authentic = mac.generation == KEYRING_GENERATION
+            && content_of(&row, mac.layout).is_some_and(|content| {
+                is_authentic(self.key(), KEYRING_ROW_LABEL, self.instance(), &content, &mac.tag)
+            });
         verified(row, authentic)
     }
 }
 
-/// Table, layout and columns: a row cannot be moved to another table, nor read by another list of columns.
 fn content<T: MacRow>(row: &T) -> Vec<u8> {
+    content_of(row, T::LAYOUT).expect("a row has its own layout")
+}
+
+/// Table, layout and columns: a row cannot be moved to another table, nor read by another list of columns. `None` where the row cannot be of this layout.
+fn content_of<T: MacRow>(row: &T, layout: i16) -> Option<Vec<u8>> {
     let mut columns = Columns::default();
-    row.columns(&mut columns);
+    if !row.columns_of(layout, &mut columns) {
+        return None;
+    }
     let mut fields = Fields::new();
-    fields.text(T::TABLE).bytes(&T::LAYOUT.to_be_bytes()).bytes(columns.as_bytes());
-    fields.into_bytes()
+    fields.text(T::TABLE).bytes(&layout.to_be_bytes()).bytes(columns.as_bytes());
+    Some(fields.into_bytes())
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is where row MACs are made")]

@@ -130,7 +130,7 @@ mod tests {
     use crate::testing::{INSTANCE, PROJECT, SECRET};
     use proptest::prelude::*;
     use strongroom_core::{GrantId, Identity, ProjectId, SecretPath};
-    use strongroom_policy::{Engine, GrantRule, Request, Resource, Slice};
+    use strongroom_policy::{About, Engine, GrantRule, Request, Resource, Slice};
     use uuid::Uuid;
 
     const NAMES: VersionNames<'static> = VersionNames { secret: SECRET, version: 7, media_type: "text/plain" };
@@ -141,7 +141,7 @@ mod tests {
         let path = SecretPath::parse("payments/db").unwrap();
         let rule = GrantRule::project_owner(GrantId(Uuid::from_u128(1)), (&identity).into(), &path.project()).unwrap();
         let slice = Slice { grants: vec![rule], ..Slice::default() };
-        let resource = Resource::Secret { path: &path, id, version };
+        let resource = Resource::Secret { path: &path, id, version, about: About::default() };
         let request = Request { identity: &identity, roles: &[], action, resource };
         Engine::new().authorize(&request, &slice).unwrap()
     }

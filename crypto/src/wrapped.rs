@@ -15,18 +15,30 @@ pub struct UnknownName {
 /// What a key of the keyring is still used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyState {
+    /// It is known to every server before any uses it: it opens and verifies, and makes nothing yet.
+    PreActive,
     /// It seals and opens. One term, and one generation of each purpose, is active.
     Active,
     /// It opens and verifies what exists, and makes nothing new.
     DecryptOnly,
+    /// As [`Self::DecryptOnly`], until what it protects was made anew: somebody else may have it.
+    Compromised,
+    /// It is gone.
+    Destroyed,
 }
 
 impl KeyState {
+    /// Every state.
+    pub const ALL: [Self; 5] = [Self::PreActive, Self::Active, Self::DecryptOnly, Self::Compromised, Self::Destroyed];
+
     /// Its name in the database.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::PreActive => "pre-active",
             Self::Active => "active",
             Self::DecryptOnly => "decrypt-only",
+            Self::Compromised => "compromised",
+            Self::Destroyed => "destroyed",
         }
     }
 }
@@ -35,10 +47,7 @@ impl std::str::FromStr for KeyState {
     type Err = UnknownName;
 
     fn from_str(text: &str) -> Result<Self, UnknownName> {
-        [Self::Active, Self::DecryptOnly]
-            .into_iter()
-            .find(|state| state.as_str() == text)
-            .ok_or(UnknownName { what: "state" })
+        Self::ALL.into_iter().find(|state| state.as_str() == text).ok_or(UnknownName { what: "state" })
     }
 }
 
@@ -109,7 +118,7 @@ mod tests {
         for purpose in Purpose::ALL {
             assert_eq!(purpose.as_str().parse(), Ok(purpose));
         }
-        for state in [KeyState::Active, KeyState::DecryptOnly] {
+        for state in KeyState::ALL {
             assert_eq!(state.as_str().parse(), Ok(state));
         }
         assert!("Active".parse::<KeyState>().is_err() && "row".parse::<Purpose>().is_err());

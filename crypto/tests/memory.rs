@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use strongroom_core::{Action, GrantId, Identity, InstanceId, ProjectId, SecretBytes, SecretId, SecretPath};
 use strongroom_crypto::{Keyring, KeyringMac, RootKey, VersionNames};
-use strongroom_policy::{Engine, GrantRule, Request, Resource, Slice};
+use strongroom_policy::{About, Engine, GrantRule, Request, Resource, Slice};
 use uuid::Uuid;
 
 const DIRECTORY: &str = "STRONGROOM_TEST_MEMORY_DIRECTORY";
@@ -68,7 +68,8 @@ fn use_key_and_value(directory: &Path) -> (RootKey, SecretBytes) {
     let identity = Identity::user("ada").unwrap();
     let path = SecretPath::parse("payments/db").unwrap();
     let rule = GrantRule::project_owner(GrantId(Uuid::from_u128(4)), (&identity).into(), &path.project()).unwrap();
-    let resource = Resource::Secret { path: &path, id: Some(names.secret), version: Some(names.version) };
+    let resource =
+        Resource::Secret { path: &path, id: Some(names.secret), version: Some(names.version), about: About::default() };
     let request = Request { identity: &identity, roles: &[], action: Action::Read, resource };
     let grant = Engine::new().authorize(&request, &Slice { grants: vec![rule], ..Slice::default() }).unwrap();
 

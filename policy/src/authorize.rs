@@ -2,7 +2,7 @@
 
 use cedar_policy::{AuthorizationError, Context, Decision, Entities, PolicyId as CedarId, PolicySet, SlotId};
 use std::collections::HashMap;
-use strongroom_core::{Action, FolderPath, Identity, ProjectName, RoleName, SecretId, SecretPath};
+use strongroom_core::{Action, FolderPath, Identity, Labels, Owner, ProjectName, RoleName, SecretId, SecretPath};
 use thiserror::Error;
 
 use crate::{
@@ -35,6 +35,8 @@ pub enum Resource<'a> {
         id: Option<SecretId>,
         /// The version that is meant, where it is one.
         version: Option<u64>,
+        /// What policies may ask of it; nothing where nothing exists at the path.
+        about: About<'a>,
     },
     /// A project as a whole.
     Project(&'a ProjectName),
@@ -42,6 +44,25 @@ pub enum Resource<'a> {
     Folder(&'a FolderPath),
     /// The instance.
     Instance,
+}
+
+/// The attributes of a secret that policies may ask for. [`About::default`] is a secret without any.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct About<'a> {
+    /// Its labels.
+    pub labels: Option<&'a Labels>,
+    /// Who answers for it.
+    pub owner: Option<&'a Owner>,
+}
+
+impl<'a> About<'a> {
+    pub(crate) fn labels(self) -> impl Iterator<Item = String> + 'a {
+        self.labels.into_iter().flat_map(Labels::texts)
+    }
+
+    pub(crate) fn owner(self) -> &'a str {
+        self.owner.map_or("", Owner::as_str)
+    }
 }
 
 impl Resource<'_> {
@@ -267,8 +288,13 @@ mod tests {
         let (path, project) = (SecretPath::parse("p/a/b/c").unwrap(), ProjectName::parse("p").unwrap());
         let folders = ["p/", "p/a/", "p/a/b/c/"].map(|folder| FolderPath::parse(folder).unwrap());
         let mut resources = vec![
-            Resource::Secret { path: &path, id: None, version: None },
-            Resource::Secret { path: &path, id: Some(SecretId(Uuid::nil())), version: Some(1) },
+            Resource::Secret { path: &path, id: None, version: None, about: About::default() },
+            Resource::Secret {
+                path: &path,
+                id: Some(SecretId(Uuid::nil())),
+                version: Some(1),
+                about: About::default(),
+            },
             Resource::Project(&project),
             Resource::Instance,
         ];
@@ -293,7 +319,7 @@ mod tests {
             names.join(" ")
         };
         let path = SecretPath::parse("p/a/b/c").unwrap();
-        let secret = Resource::Secret { path: &path, id: None, version: None };
+        let secret = Resource::Secret { path: &path, id: None, version: None, about: About::default() };
         assert_eq!(ancestors(&secret), r#"Folder::"p/a/" Folder::"p/a/b/" Instance::"instance" Project::"p""#);
         for (folder, expected) in [
             ("p/", r#"Instance::"instance""#),

@@ -385,7 +385,7 @@ mod tests {
             "permit(principal, action == Action::\"manage-grants\", resource in Folder::\"p/f/\");",
             "permit(principal, action, resource in Project::\"p\") when { resource.exists };",
             "permit(principal is User, action, resource in Project::\"p\") when { principal.namespace == \"x\" };",
-            "permit(principal, action, resource is Secret in Project::\"p\")\nwhen { resource.owner == \"x\" };",
+            "permit(principal, action, resource is Secret in Project::\"p\")\nwhen { resource.colour == \"x\" };",
             "permit(principal, action, resource is Secret in Project::\"p\") when { resource.labels == \"x\" };",
             "permit(principal, action, resource in Project::\"p\") when { context.ip == \"x\" };",
             "permit(principal, action, resource in Project::\"p\") when { Secret::\"p/a\".exists };",

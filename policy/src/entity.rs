@@ -82,11 +82,15 @@ impl EntityTypes {
     pub(crate) fn resource(&self, resource: &Resource<'_>) -> Entity {
         let instance = uid(&self.instance, INSTANCE);
         match resource {
-            Resource::Secret { path, id, .. } => {
+            Resource::Secret { path, id, about, .. } => {
                 let mut parents = HashSet::from([instance, uid(&self.project, path.project().as_str())]);
                 parents.extend(path.folders().map(|folder| uid(&self.folder, folder.as_str())));
                 let attributes = HashMap::from([
-                    ("labels".to_owned(), RestrictedExpression::new_set([])),
+                    (
+                        "labels".to_owned(),
+                        RestrictedExpression::new_set(about.labels().map(RestrictedExpression::new_string)),
+                    ),
+                    ("owner".to_owned(), RestrictedExpression::new_string(about.owner().to_owned())),
                     ("exists".to_owned(), RestrictedExpression::new_bool(id.is_some())),
                 ]);
                 with_attributes(uid(&self.secret, path.as_str()), attributes, parents)
@@ -170,5 +174,5 @@ fn with_attributes(
     parents: HashSet<EntityUid>,
 ) -> Entity {
     Entity::new(id, attributes, parents)
-        .expect("texts, booleans and empty sets are values that cannot fail to evaluate")
+        .expect("texts, booleans and sets of texts are values that cannot fail to evaluate")
 }

@@ -12,7 +12,7 @@ mod engine;
 mod entity;
 mod rule;
 
-pub use authorize::{DenialReason, Denied, Grant, Request, Resource};
+pub use authorize::{About, DenialReason, Denied, Grant, Request, Resource};
 pub use check::{CheckedPolicy, MAX_POLICY_NAME, MAX_POLICY_TEXT, PolicyProblem, Position, is_forbid};
 pub use complexity::TooComplex;
 pub use engine::Engine;

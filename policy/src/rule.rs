@@ -219,7 +219,7 @@ mod tests {
             Err(BadGrant::ForeignRole)
         );
         let owner = GrantRule::project_owner(id, ada, &ProjectName::parse("p").unwrap()).unwrap();
-        assert_eq!((owner.actions.len(), owner.scope), (8, within("p/")));
+        assert_eq!((owner.actions.len(), owner.scope), (11, within("p/")));
         let foreign = PrincipalRef::parse("role:q/owners").unwrap();
         assert_eq!(
             GrantRule::project_owner(id, foreign, &ProjectName::parse("p").unwrap()),

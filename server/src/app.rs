@@ -1,8 +1,8 @@
 //! What every operation needs.
 
 use crate::{
-    audit::AuditWriter, cluster::Reviewers, failure::Failure, instance::Instance, metrics as names, serve::Deadlines,
-    watchers::Watchers,
+    access::AccessCache, audit::AuditWriter, cluster::Reviewers, failure::Failure, instance::Instance, keys::Keys,
+    metrics as names, serve::Deadlines, watchers::Watchers,
 };
 use std::{net::IpAddr, sync::Arc};
 use strongroom_core::{Action, AuditEvent, Clock, Decision, Identity, MacRow, RoleName, Unverified, Verified};
@@ -19,8 +19,12 @@ use uuid::Uuid;
 /// The running server.
 #[derive(Debug)]
 pub struct App {
-    /// The instance and its keyring.
+    /// The instance.
     pub instance: Instance,
+    /// Its keyring, which changes while the server runs.
+    pub keys: Arc<Keys>,
+    /// The access rows that were loaded and checked.
+    pub access: AccessCache,
     /// The database.
     pub store: Store,
     /// The policy engine.
@@ -76,9 +80,9 @@ pub struct Caller {
 }
 
 impl App {
-    /// The keyring.
-    pub fn keyring(&self) -> &Keyring {
-        &self.instance.keyring
+    /// The keyring as it is now.
+    pub fn keyring(&self) -> Arc<Keyring> {
+        self.keys.now()
     }
 
     /// Checks a row's MAC. A wrong one ends the request; whoever answers it counts and logs it.

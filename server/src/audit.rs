@@ -1,6 +1,6 @@
 //! The audit writer: events of reads and refusals are committed in groups, before anything is released.
 
-use crate::{failure::Failure, metrics as names};
+use crate::{failure::Failure, keys::Keys, metrics as names};
 use std::{
     error::Error as _,
     sync::{
@@ -10,7 +10,6 @@ use std::{
     time::Duration,
 };
 use strongroom_core::{Action, AuditEvent, Clock, Decision, Maced};
-use strongroom_crypto::Keyring;
 use strongroom_store::{AuditRow, EventWriter, Store, StoreError};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
@@ -38,10 +37,10 @@ pub struct AuditWriter {
 
 impl AuditWriter {
     /// Starts the writer's task.
-    pub fn start(store: Store, keyring: Arc<Keyring>, clock: Arc<dyn Clock>) -> (Self, tokio::task::JoinHandle<()>) {
+    pub fn start(store: Store, keys: Arc<Keys>, clock: Arc<dyn Clock>) -> (Self, tokio::task::JoinHandle<()>) {
         let (queue, receiver) = mpsc::channel(QUEUE);
         let healthy = Arc::new(AtomicBool::new(true));
-        let task = tokio::spawn(write(receiver, EventWriter::new(store), keyring, clock, healthy.clone()));
+        let task = tokio::spawn(write(receiver, EventWriter::new(store), keys, clock, healthy.clone()));
         (Self { queue, healthy }, task)
     }
 
@@ -64,7 +63,7 @@ impl AuditWriter {
 async fn write(
     mut receiver: mpsc::Receiver<Entry>,
     mut writer: EventWriter,
-    keyring: Arc<Keyring>,
+    keys: Arc<Keys>,
     clock: Arc<dyn Clock>,
     healthy: Arc<AtomicBool>,
 ) {
@@ -77,7 +76,7 @@ async fn write(
         } else if let Ok(gathered) = tokio::time::timeout(PROBE_EVERY, gathered).await {
             gathered
         } else {
-            if writer.probe(&keyring.mac_audit_row(AuditRow::from(probe(clock.as_ref())))).await.is_ok() {
+            if writer.probe(&keys.now().mac_audit_row(AuditRow::from(probe(clock.as_ref())))).await.is_ok() {
                 tracing::info!("audit events can be written again");
                 healthy.store(true, Ordering::Relaxed);
             }
@@ -86,6 +85,7 @@ async fn write(
         if gathered == 0 {
             return;
         }
+        let keyring = keys.now();
         let (rows, answers): (Vec<_>, Vec<_>) =
             group.drain(..).map(|entry| (keyring.mac_audit_row(AuditRow::from(entry.event)), entry.committed)).unzip();
         let outcomes = match writer.commit(&rows).await {

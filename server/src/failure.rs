@@ -20,6 +20,9 @@ pub enum Failure {
     /// The secret is deleted.
     #[error("the secret is deleted")]
     Deleted,
+    /// The project's keys were destroyed.
+    #[error("the project was shredded")]
+    Shredded,
     /// The version has no such field.
     #[error("no such field")]
     FieldNotFound,
@@ -60,6 +63,7 @@ impl Failure {
             Self::Denied => ErrorCode::Forbidden,
             Self::NotFound => ErrorCode::NotFound,
             Self::Deleted => ErrorCode::SecretDeleted,
+            Self::Shredded => ErrorCode::ProjectShredded,
             Self::FieldNotFound => ErrorCode::FieldNotFound,
             Self::VersionConflict => ErrorCode::VersionConflict,
             Self::Conflict(_) => ErrorCode::AlreadyExists,

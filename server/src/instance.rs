@@ -1,13 +1,15 @@
 //! The instance and its keyring: opened at each start, made at the first.
 
-use crate::failure::Failure;
+use crate::{access::ledger, failure::Failure};
 use std::sync::Arc;
 use strongroom_core::{Clock, InstanceId, Unverified, Verified};
-use strongroom_crypto::{Keyring, KeyringError, KeyringMac, RootKeyProvider, Tampered, WrappedPurposeKey, WrappedTerm};
+use strongroom_crypto::{
+    Entries, Keyring, KeyringError, KeyringMac, RootKeyProvider, Tampered, WrappedPurposeKey, WrappedTerm,
+};
 use strongroom_store::{
-    Connection, InstanceKind, InstanceRow, PurposeKeyRow, RevisionRow, Store, StoreError, TermRow, claimed_instance,
-    insert_instance, insert_purpose_key, insert_revision, insert_term, instance, is_migrated, lock_instance,
-    purpose_keys, terms,
+    Connection, InstanceKind, InstanceRow, ManifestScope, PurposeKeyRow, RevisionRow, Store, StoreError, TermRow,
+    claimed_instance, insert_instance, insert_manifest, insert_purpose_key, insert_revision, insert_term, instance,
+    is_migrated, lock_instance, purpose_keys, terms,
 };
 use thiserror::Error;
 use uuid::Uuid;
@@ -160,10 +162,16 @@ async fn create(
         admin_claimed_at: None,
         keyring_mac_key: wrapped.mac_key,
     };
-    insert_instance(connection, &keyring.mac_keyring_row(row)).await?;
+    let mut entries = Entries::default();
+    let row = keyring.mac_keyring_row(row);
+    insert_instance(connection, &row).await?;
+    entries.put(&row);
     for term in wrapped.terms {
-        let row = TermRow { term: term.term, state: term.state.as_str().to_owned(), wrapped: term.wrapped, created_at };
-        insert_term(connection, &keyring.mac_keyring_row(row)).await?;
+        let state = term.state.as_str().to_owned();
+        let row = TermRow { term: term.term, state, wrapped: term.wrapped, created_at, retired_at: None };
+        let row = keyring.mac_keyring_row(row);
+        insert_term(connection, &row).await?;
+        entries.put(&row);
     }
     for key in wrapped.purpose_keys {
         let row = PurposeKeyRow {
@@ -174,9 +182,12 @@ async fn create(
             wrapped: key.wrapped,
             created_at,
         };
-        insert_purpose_key(connection, &keyring.mac_keyring_row(row)).await?;
+        let row = keyring.mac_keyring_row(row);
+        insert_purpose_key(connection, &row).await?;
+        entries.put(&row);
     }
     insert_revision(connection, &keyring.mac_row(RevisionRow { revision: 1 })).await?;
+    insert_manifest(connection, &keyring.mac_row(ledger::manifest(ManifestScope::Instance, 1, &entries))).await?;
     tracing::info!(instance = %id, name, kind = kind.as_str(), "a new instance was made");
     Ok(Instance { id, name: name.to_owned(), keyring: Arc::new(keyring) })
 }

@@ -4,6 +4,7 @@
 //! accept loop, the audit writer, the listener for changes.
 //! What it is not: a place for SQL (that is `store`), for keys (`crypto`) or for decisions (`policy`).
 
+pub mod access;
 pub mod app;
 mod audit;
 pub mod cluster;
@@ -11,6 +12,7 @@ pub mod failure;
 pub mod http;
 pub mod init;
 pub mod instance;
+pub mod keys;
 pub mod metrics;
 pub mod operations;
 pub mod process;

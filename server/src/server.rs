@@ -1,11 +1,13 @@
 //! A server from its settings: opened, running, stopped.
 
 use crate::{
+    access::AccessCache,
     app::{App, MAX_LOGINS, MAX_REQUESTS},
     audit::AuditWriter,
     cluster::{Reviewers, install_jwt_provider},
     http,
     instance::{check_existing, open_or_create},
+    keys::Keys,
     metrics,
     serve::{serve, tls},
     settings::Settings,
@@ -69,9 +71,12 @@ pub async fn open_app(settings: &Settings, stop: watch::Receiver<bool>) -> anyho
     check_existing(&store, &root, &settings.instance, settings.kind).await?;
     store.migrate().await?;
     let instance = open_or_create(&store, &root, &settings.instance, settings.kind, clock.as_ref()).await?;
-    let (audit, writing) = AuditWriter::start(store.clone(), instance.keyring.clone(), clock.clone());
+    let keys = Arc::new(Keys::new(Arc::new(root), instance.keyring.clone()));
+    let (audit, writing) = AuditWriter::start(store.clone(), keys.clone(), clock.clone());
     let app = Arc::new(App {
         instance,
+        keys,
+        access: AccessCache::default(),
         store: store.clone(),
         engine: Engine::new(),
         clock,

@@ -4,7 +4,7 @@ use crate::{
     error::{StoreError, one_row},
     pool::Connection,
 };
-use strongroom_core::{ClusterId, Columns, MacRow, Maced, RowMac, Unverified};
+use strongroom_core::{AccessRow, ClusterId, Columns, MacRow, Maced, RowMac, Unverified};
 use time::OffsetDateTime;
 
 /// A cluster.
@@ -35,6 +35,12 @@ impl MacRow for ClusterRow {
             .text(&self.trust)
             .text(&self.author)
             .time(self.created_at);
+    }
+}
+
+impl AccessRow for ClusterRow {
+    fn key(&self, out: &mut Columns) {
+        out.uuid(self.id.0);
     }
 }
 
@@ -76,21 +82,6 @@ pub async fn clusters(connection: &mut Connection) -> Result<Vec<Unverified<Clus
     Ok(rows.into_iter().map(Raw::unverified).collect())
 }
 
-/// One cluster.
-pub async fn cluster_by_name(
-    connection: &mut Connection,
-    name: &str,
-) -> Result<Option<Unverified<ClusterRow>>, StoreError> {
-    let row = sqlx::query_as!(
-        Raw,
-        "SELECT id, name, issuer, trust, author, created_at, mac_generation, mac_layout, mac FROM clusters WHERE name = $1",
-        name
-    )
-    .fetch_optional(connection)
-    .await?;
-    Ok(row.map(Raw::unverified))
-}
-
 /// Adds a cluster.
 pub async fn insert_cluster(connection: &mut Connection, row: &Maced<ClusterRow>) -> Result<(), StoreError> {
     let (r, mac) = (row.row(), row.mac());
@@ -112,10 +103,10 @@ pub async fn insert_cluster(connection: &mut Connection, row: &Maced<ClusterRow>
     one_row("clusters", &result)
 }
 
-/// Removes a cluster. Answers `false` when there was none.
-pub async fn delete_cluster(connection: &mut Connection, name: &str) -> Result<bool, StoreError> {
-    let result = sqlx::query!("DELETE FROM clusters WHERE name = $1", name).execute(connection).await?;
-    Ok(result.rows_affected() == 1)
+/// Removes a cluster.
+pub async fn delete_cluster(connection: &mut Connection, cluster: ClusterId) -> Result<(), StoreError> {
+    let result = sqlx::query!("DELETE FROM clusters WHERE id = $1", cluster.0).execute(connection).await?;
+    one_row("clusters", &result)
 }
 
 /// A name that a removed cluster had: it is never given out again, because roles name clusters by name.
@@ -136,23 +127,27 @@ impl MacRow for RetiredNameRow {
     }
 }
 
-/// The row of a retired name, where the name is one.
-pub async fn retired_name(
-    connection: &mut Connection,
-    name: &str,
-) -> Result<Option<Unverified<RetiredNameRow>>, StoreError> {
-    let row = sqlx::query!(
-        "SELECT name, retired_at, mac_generation, mac_layout, mac FROM cluster_names WHERE name = $1",
-        name
-    )
-    .fetch_optional(connection)
-    .await?;
-    Ok(row.map(|r| {
-        Unverified::new(
-            RetiredNameRow { name: r.name, retired_at: r.retired_at },
-            RowMac { generation: r.mac_generation, layout: r.mac_layout, tag: r.mac },
-        )
-    }))
+impl AccessRow for RetiredNameRow {
+    fn key(&self, out: &mut Columns) {
+        out.text(&self.name);
+    }
+}
+
+/// All retired names.
+pub async fn retired_names(connection: &mut Connection) -> Result<Vec<Unverified<RetiredNameRow>>, StoreError> {
+    let rows =
+        sqlx::query!("SELECT name, retired_at, mac_generation, mac_layout, mac FROM cluster_names ORDER BY name")
+            .fetch_all(connection)
+            .await?;
+    Ok(rows
+        .into_iter()
+        .map(|r| {
+            Unverified::new(
+                RetiredNameRow { name: r.name, retired_at: r.retired_at },
+                RowMac { generation: r.mac_generation, layout: r.mac_layout, tag: r.mac },
+            )
+        })
+        .collect())
 }
 
 /// Retires a name.

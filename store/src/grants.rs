@@ -4,7 +4,7 @@ use crate::{
     error::{StoreError, one_row},
     pool::Connection,
 };
-use strongroom_core::{Columns, GrantId, MacRow, Maced, ProjectId, RowMac, Unverified};
+use strongroom_core::{AccessRow, Columns, GrantId, MacRow, Maced, ProjectId, RowMac, Unverified};
 use time::OffsetDateTime;
 
 /// A grant.
@@ -39,6 +39,12 @@ impl MacRow for GrantRow {
     }
 }
 
+impl AccessRow for GrantRow {
+    fn key(&self, out: &mut Columns) {
+        out.uuid(self.id.0);
+    }
+}
+
 /// A grant's row as the queries return it.
 struct Raw {
     id: uuid::Uuid,
@@ -68,34 +74,16 @@ impl Raw {
     }
 }
 
-/// The grants that can concern one of `principals` in a project, and those of the instance. Without a project, those of the instance only.
-pub async fn grants_for(
+/// All grants of a project, or of the instance, oldest first.
+pub async fn grants_of(
     connection: &mut Connection,
     project: Option<ProjectId>,
-    principals: &[String],
 ) -> Result<Vec<Unverified<GrantRow>>, StoreError> {
     let rows = sqlx::query_as!(
         Raw,
         "SELECT id, project_id, principal, actions, scope, author, created_at, mac_generation, mac_layout, mac
-         FROM grants WHERE principal = ANY ($2) AND (project_id IS NULL OR project_id = $1)",
-        project.map(|p| p.0),
-        principals
-    )
-    .fetch_all(connection)
-    .await?;
-    Ok(rows.into_iter().map(Raw::unverified).collect())
-}
-
-/// All grants of a project, oldest first.
-pub async fn grants_of_project(
-    connection: &mut Connection,
-    project: ProjectId,
-) -> Result<Vec<Unverified<GrantRow>>, StoreError> {
-    let rows = sqlx::query_as!(
-        Raw,
-        "SELECT id, project_id, principal, actions, scope, author, created_at, mac_generation, mac_layout, mac
-         FROM grants WHERE project_id = $1 ORDER BY created_at, id",
-        project.0
+         FROM grants WHERE project_id IS NOT DISTINCT FROM $1 ORDER BY created_at, id",
+        project.map(|project| project.0)
     )
     .fetch_all(connection)
     .await?;
@@ -124,10 +112,8 @@ pub async fn insert_grant(connection: &mut Connection, row: &Maced<GrantRow>) ->
     one_row("grants", &result)
 }
 
-/// Removes a grant of a project. Answers `false` when there was none.
-pub async fn delete_grant(connection: &mut Connection, project: ProjectId, grant: GrantId) -> Result<bool, StoreError> {
-    let result = sqlx::query!("DELETE FROM grants WHERE project_id = $1 AND id = $2", project.0, grant.0)
-        .execute(connection)
-        .await?;
-    Ok(result.rows_affected() == 1)
+/// Removes a grant.
+pub async fn delete_grant(connection: &mut Connection, grant: GrantId) -> Result<(), StoreError> {
+    let result = sqlx::query!("DELETE FROM grants WHERE id = $1", grant.0).execute(connection).await?;
+    one_row("grants", &result)
 }

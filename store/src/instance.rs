@@ -5,7 +5,7 @@ use crate::{
     pool::Connection,
 };
 use std::str::FromStr;
-use strongroom_core::{Columns, InstanceId, MacRow, Maced, RowMac, Unverified};
+use strongroom_core::{AccessRow, Columns, InstanceId, MacRow, Maced, RowMac, Unverified};
 use time::OffsetDateTime;
 
 /// What an instance is for. Each kind refuses the other's database.
@@ -66,6 +66,12 @@ impl MacRow for InstanceRow {
             c.time(at);
         });
         out.bytes(&self.keyring_mac_key);
+    }
+}
+
+impl AccessRow for InstanceRow {
+    fn key(&self, out: &mut Columns) {
+        out.uuid(self.id.0);
     }
 }
 

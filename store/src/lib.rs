@@ -10,6 +10,7 @@ mod error;
 mod grants;
 mod instance;
 mod keyring;
+mod manifests;
 mod notifications;
 mod policies;
 mod pool;
@@ -18,30 +19,35 @@ mod revision;
 mod roles;
 mod secrets;
 mod tokens;
+mod tombstones;
 
 pub use audit::{AuditRow, EventWriter, insert_events};
-pub use clusters::{
-    ClusterRow, RetiredNameRow, cluster_by_name, clusters, delete_cluster, insert_cluster, retire_name, retired_name,
-};
+pub use clusters::{ClusterRow, RetiredNameRow, clusters, delete_cluster, insert_cluster, retire_name, retired_names};
 pub use error::{Conflict, StoreError};
-pub use grants::{GrantRow, delete_grant, grants_for, grants_of_project, insert_grant};
+pub use grants::{GrantRow, delete_grant, grants_of, insert_grant};
 pub use instance::{
     InstanceKind, InstanceRow, claimed_instance, insert_instance, instance, is_migrated, lock_instance, update_instance,
 };
-pub use keyring::{PurposeKeyRow, TermRow, insert_purpose_key, insert_term, purpose_keys, terms};
+pub use keyring::{
+    PurposeKeyRow, TermRow, insert_purpose_key, insert_term, purpose_keys, terms, update_purpose_key, update_term,
+};
+pub use manifests::{
+    ManifestRow, ManifestScope, delete_manifest, insert_manifest, manifest, manifests, manifests_for, update_manifest,
+};
 pub use notifications::{Listener, notify_change};
-pub use policies::{PolicyRow, delete_policy, policies_for, policies_of_project, policy_by_name, upsert_policy};
+pub use policies::{PolicyRow, delete_policy, insert_policy, policies_of_project};
 pub use pool::{Connection, Options, Store, Transaction};
 pub use projects::{
-    ProjectKeyRow, ProjectRow, active_project_key, insert_project, insert_project_key, project_by_name, projects,
+    ProjectKeyRow, ProjectRow, ProjectSettings, insert_project, insert_project_key, project_keys, projects,
+    update_project, update_project_key,
 };
 pub use revision::{RevisionRow, insert_revision, lock_revision, update_revision};
 pub use roles::{
-    MemberRow, RoleRow, delete_members, delete_role, insert_member, insert_role, members_of, role_for_update,
-    roles_for, roles_of_project,
+    MemberRow, RoleRow, delete_members, delete_role, insert_member, insert_role, members_of_project, roles_of_project,
 };
 pub use secrets::{
-    Found, FoundVersion, SecretRow, Selector, VersionRow, find_secret, insert_secret, insert_version, list_secrets,
-    lock_secret, read_secret, update_secret, versions_of,
+    Found, SecretRow, Selector, VersionRow, VersionState, find_secret, insert_secret, insert_version, list_secrets,
+    lock_secret, read_secret, update_secret, update_version, versions_of,
 };
-pub use tokens::{TokenRow, insert_token, token_by_hash};
+pub use tokens::{TokenRow, insert_token, tokens};
+pub use tombstones::{TombstoneRow, delete_tombstones, insert_tombstone, tombstones};

@@ -4,7 +4,7 @@ use crate::{
     error::{StoreError, one_row},
     pool::Connection,
 };
-use strongroom_core::{Columns, MacRow, Maced, PolicyId, ProjectId, RowMac, Unverified};
+use strongroom_core::{AccessRow, Columns, MacRow, Maced, PolicyId, ProjectId, RowMac, Unverified};
 use time::OffsetDateTime;
 
 /// A policy.
@@ -39,6 +39,12 @@ impl MacRow for PolicyRow {
     }
 }
 
+impl AccessRow for PolicyRow {
+    fn key(&self, out: &mut Columns) {
+        out.uuid(self.id.0);
+    }
+}
+
 /// A policy's row as the queries return it.
 struct Raw {
     id: uuid::Uuid,
@@ -68,24 +74,6 @@ impl Raw {
     }
 }
 
-/// The policies of a project that can concern one of `principals`, or anyone.
-pub async fn policies_for(
-    connection: &mut Connection,
-    project: ProjectId,
-    principals: &[String],
-) -> Result<Vec<Unverified<PolicyRow>>, StoreError> {
-    let rows = sqlx::query_as!(
-        Raw,
-        "SELECT id, project_id, name, text, principal_key, author, created_at, mac_generation, mac_layout, mac
-         FROM policies WHERE project_id = $1 AND (principal_key IS NULL OR principal_key = ANY ($2))",
-        project.0,
-        principals
-    )
-    .fetch_all(connection)
-    .await?;
-    Ok(rows.into_iter().map(Raw::unverified).collect())
-}
-
 /// All policies of a project, by name.
 pub async fn policies_of_project(
     connection: &mut Connection,
@@ -102,33 +90,12 @@ pub async fn policies_of_project(
     Ok(rows.into_iter().map(Raw::unverified).collect())
 }
 
-/// One policy.
-pub async fn policy_by_name(
-    connection: &mut Connection,
-    project: ProjectId,
-    name: &str,
-) -> Result<Option<Unverified<PolicyRow>>, StoreError> {
-    let row = sqlx::query_as!(
-        Raw,
-        "SELECT id, project_id, name, text, principal_key, author, created_at, mac_generation, mac_layout, mac
-         FROM policies WHERE project_id = $1 AND name = $2",
-        project.0,
-        name
-    )
-    .fetch_optional(connection)
-    .await?;
-    Ok(row.map(Raw::unverified))
-}
-
-/// Adds a policy, or replaces the one of its name whole, id included.
-pub async fn upsert_policy(connection: &mut Connection, row: &Maced<PolicyRow>) -> Result<(), StoreError> {
+/// Adds a policy. One that replaces another is put where that was removed.
+pub async fn insert_policy(connection: &mut Connection, row: &Maced<PolicyRow>) -> Result<(), StoreError> {
     let (r, mac) = (row.row(), row.mac());
     let result = sqlx::query!(
         "INSERT INTO policies (id, project_id, name, text, principal_key, author, created_at, mac_generation, mac_layout, mac)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
-         ON CONFLICT ON CONSTRAINT policies_name_key DO UPDATE
-         SET id = excluded.id, text = excluded.text, principal_key = excluded.principal_key, author = excluded.author,
-             created_at = excluded.created_at, mac_generation = excluded.mac_generation, mac_layout = excluded.mac_layout, mac = excluded.mac",
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
         r.id.0,
         r.project.0,
         r.name,
@@ -145,10 +112,8 @@ pub async fn upsert_policy(connection: &mut Connection, row: &Maced<PolicyRow>) 
     one_row("policies", &result)
 }
 
-/// Removes a policy. Answers `false` when there was none.
-pub async fn delete_policy(connection: &mut Connection, project: ProjectId, name: &str) -> Result<bool, StoreError> {
-    let result = sqlx::query!("DELETE FROM policies WHERE project_id = $1 AND name = $2", project.0, name)
-        .execute(connection)
-        .await?;
-    Ok(result.rows_affected() == 1)
+/// Removes a policy.
+pub async fn delete_policy(connection: &mut Connection, policy: PolicyId) -> Result<(), StoreError> {
+    let result = sqlx::query!("DELETE FROM policies WHERE id = $1", policy.0).execute(connection).await?;
+    one_row("policies", &result)
 }

@@ -4,7 +4,7 @@ use crate::{
     error::{StoreError, one_row},
     pool::Connection,
 };
-use strongroom_core::{Columns, MacRow, Maced, ProjectId, RoleId, RowMac, Unverified};
+use strongroom_core::{AccessRow, Columns, MacRow, Maced, ProjectId, RoleId, RowMac, Unverified};
 use time::OffsetDateTime;
 
 /// A role.
@@ -31,6 +31,12 @@ impl MacRow for RoleRow {
     }
 }
 
+impl AccessRow for RoleRow {
+    fn key(&self, out: &mut Columns) {
+        out.uuid(self.id.0);
+    }
+}
+
 /// One member of a role.
 #[derive(Clone, Debug)]
 pub struct MemberRow {
@@ -49,37 +55,10 @@ impl MacRow for MemberRow {
     }
 }
 
-/// The roles of a project that one of `patterns` is a member of, with the member that says so.
-pub async fn roles_for(
-    connection: &mut Connection,
-    project: ProjectId,
-    patterns: &[String],
-) -> Result<Vec<(Unverified<RoleRow>, Unverified<MemberRow>)>, StoreError> {
-    let rows = sqlx::query!(
-        r#"SELECT r.id, r.name, r.author, r.created_at, r.mac_generation, r.mac_layout, r.mac,
-                  m.pattern, m.mac_generation AS m_generation, m.mac_layout AS m_layout, m.mac AS m_mac
-           FROM role_members m JOIN roles r ON r.id = m.role_id
-           WHERE r.project_id = $1 AND m.pattern = ANY ($2)"#,
-        project.0,
-        patterns
-    )
-    .fetch_all(connection)
-    .await?;
-    Ok(rows
-        .into_iter()
-        .map(|r| {
-            (
-                Unverified::new(
-                    RoleRow { id: RoleId(r.id), project, name: r.name, author: r.author, created_at: r.created_at },
-                    RowMac { generation: r.mac_generation, layout: r.mac_layout, tag: r.mac },
-                ),
-                Unverified::new(
-                    MemberRow { role: RoleId(r.id), pattern: r.pattern },
-                    RowMac { generation: r.m_generation, layout: r.m_layout, tag: r.m_mac },
-                ),
-            )
-        })
-        .collect())
+impl AccessRow for MemberRow {
+    fn key(&self, out: &mut Columns) {
+        out.uuid(self.role.0).text(&self.pattern);
+    }
 }
 
 /// All roles of a project, by name.
@@ -96,24 +75,6 @@ pub async fn roles_of_project(
     .fetch_all(connection)
     .await?;
     Ok(rows.into_iter().map(Raw::unverified).collect())
-}
-
-/// One role, locked until the end of the transaction.
-pub async fn role_for_update(
-    connection: &mut Connection,
-    project: ProjectId,
-    name: &str,
-) -> Result<Option<Unverified<RoleRow>>, StoreError> {
-    let row = sqlx::query_as!(
-        Raw,
-        "SELECT id, project_id, name, author, created_at, mac_generation, mac_layout, mac
-         FROM roles WHERE project_id = $1 AND name = $2 FOR UPDATE",
-        project.0,
-        name
-    )
-    .fetch_optional(connection)
-    .await?;
-    Ok(row.map(Raw::unverified))
 }
 
 /// A role's row as the queries return it.
@@ -141,11 +102,15 @@ impl Raw {
     }
 }
 
-/// A role's members, by pattern.
-pub async fn members_of(connection: &mut Connection, role: RoleId) -> Result<Vec<Unverified<MemberRow>>, StoreError> {
+/// The members of all roles of a project, by role and pattern.
+pub async fn members_of_project(
+    connection: &mut Connection,
+    project: ProjectId,
+) -> Result<Vec<Unverified<MemberRow>>, StoreError> {
     let rows = sqlx::query!(
-        "SELECT pattern, mac_generation, mac_layout, mac FROM role_members WHERE role_id = $1 ORDER BY pattern",
-        role.0
+        "SELECT m.role_id, m.pattern, m.mac_generation, m.mac_layout, m.mac
+         FROM role_members m JOIN roles r ON r.id = m.role_id WHERE r.project_id = $1 ORDER BY m.role_id, m.pattern",
+        project.0
     )
     .fetch_all(connection)
     .await?;
@@ -153,7 +118,7 @@ pub async fn members_of(connection: &mut Connection, role: RoleId) -> Result<Vec
         .into_iter()
         .map(|r| {
             Unverified::new(
-                MemberRow { role, pattern: r.pattern },
+                MemberRow { role: RoleId(r.role_id), pattern: r.pattern },
                 RowMac { generation: r.mac_generation, layout: r.mac_layout, tag: r.mac },
             )
         })

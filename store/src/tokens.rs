@@ -4,7 +4,7 @@ use crate::{
     error::{StoreError, one_row},
     pool::Connection,
 };
-use strongroom_core::{Columns, MacRow, Maced, RowMac, TokenId, Unverified};
+use strongroom_core::{AccessRow, Columns, MacRow, Maced, RowMac, TokenId, Unverified};
 use time::OffsetDateTime;
 
 /// A token.
@@ -41,31 +41,36 @@ impl MacRow for TokenRow {
     }
 }
 
-/// The token with one of these keyed hashes (one for each generation of the token key).
-pub async fn token_by_hash(
-    connection: &mut Connection,
-    hashes: &[Vec<u8>],
-) -> Result<Option<Unverified<TokenRow>>, StoreError> {
-    let row = sqlx::query!(
-        "SELECT id, generation, hash, principal, expires_at, author, created_at, mac_generation, mac_layout, mac FROM tokens WHERE hash = ANY ($1)",
-        hashes
+impl AccessRow for TokenRow {
+    fn key(&self, out: &mut Columns) {
+        out.uuid(self.id.0);
+    }
+}
+
+/// All tokens.
+pub async fn tokens(connection: &mut Connection) -> Result<Vec<Unverified<TokenRow>>, StoreError> {
+    let rows = sqlx::query!(
+        "SELECT id, generation, hash, principal, expires_at, author, created_at, mac_generation, mac_layout, mac FROM tokens ORDER BY id"
     )
-    .fetch_optional(connection)
+    .fetch_all(connection)
     .await?;
-    Ok(row.map(|r| {
-        Unverified::new(
-            TokenRow {
-                id: TokenId(r.id),
-                generation: r.generation,
-                hash: r.hash,
-                principal: r.principal,
-                expires_at: r.expires_at,
-                author: r.author,
-                created_at: r.created_at,
-            },
-            RowMac { generation: r.mac_generation, layout: r.mac_layout, tag: r.mac },
-        )
-    }))
+    Ok(rows
+        .into_iter()
+        .map(|r| {
+            Unverified::new(
+                TokenRow {
+                    id: TokenId(r.id),
+                    generation: r.generation,
+                    hash: r.hash,
+                    principal: r.principal,
+                    expires_at: r.expires_at,
+                    author: r.author,
+                    created_at: r.created_at,
+                },
+                RowMac { generation: r.mac_generation, layout: r.mac_layout, tag: r.mac },
+            )
+        })
+        .collect())
 }
 
 /// Adds a token.

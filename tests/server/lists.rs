@@ -71,17 +71,7 @@ async fn a_cursor_never_names_what_the_caller_may_not_list() {
 async fn add_secrets(server: &TestServer, project: ProjectId, names: impl Iterator<Item = String>) {
     let (keyring, now) = (server.keyring().await, SystemClock.now());
     let rows = names.map(|name| {
-        let row = SecretRow {
-            id: SecretId(Uuid::now_v7()),
-            project,
-            path: path(&name),
-            deleted: false,
-            latest_version: 1,
-            current_version: 1,
-            previous_version: None,
-            created_at: now,
-            updated_at: now,
-        };
+        let row = SecretRow::new(SecretId(Uuid::now_v7()), project, path(&name), now);
         let row = keyring.mac_row(row);
         let (row, mac) = (row.row(), row.mac());
         format!(
@@ -94,7 +84,7 @@ async fn add_secrets(server: &TestServer, project: ProjectId, names: impl Iterat
         )
     });
     let rows: Vec<_> = rows.collect();
-    let inserted = server.sql().await.run(&format!("INSERT INTO secrets VALUES {}", rows.join(","))).await;
+    let inserted = server.sql().await.run(&format!("INSERT INTO secrets (id, project_id, path, state, latest_version, current_version, previous_version, created_at, updated_at, mac_generation, mac_layout, mac) VALUES {}", rows.join(","))).await;
     assert_eq!(inserted, rows.len() as u64);
 }
 

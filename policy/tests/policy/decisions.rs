@@ -3,7 +3,7 @@
 use crate::world::{ENGINE, SOME_SECRET, path, principal, project, role, user};
 use strongroom_core::{Action, GrantId, Identity, PolicyId, Scope, SecretId};
 use strongroom_policy::{
-    DenialReason, Denied, Grant, GrantRule, GrantScope, PolicyProblem, Request, Resource, Slice, TextPolicy,
+    About, DenialReason, Denied, Grant, GrantRule, GrantScope, PolicyProblem, Request, Resource, Slice, TextPolicy,
 };
 use uuid::Uuid;
 
@@ -34,7 +34,7 @@ fn decide(identity: &Identity, id: Option<SecretId>, slice: &Slice) -> Result<Gr
         identity,
         roles: &roles,
         action: Action::Read,
-        resource: Resource::Secret { path: &path, id, version: id.map(|_| 7) },
+        resource: Resource::Secret { path: &path, id, version: id.map(|_| 7), about: About::default() },
     };
     ENGINE.authorize(&request, slice)
 }

@@ -175,9 +175,12 @@ fn verdict(outcome: &Result<Grant, Denied>) -> Verdict {
 impl Question {
     fn decide(&self, slice: &dyn Fn(&Request<'_>) -> Slice) -> Result<Grant, Denied> {
         let resource = match &self.about {
-            About::Secret { path, exists } => {
-                Resource::Secret { path, id: exists.then_some(SOME_SECRET), version: None }
-            }
+            About::Secret { path, exists } => Resource::Secret {
+                path,
+                id: exists.then_some(SOME_SECRET),
+                version: None,
+                about: strongroom_policy::About::default(),
+            },
             About::Folder(folder) => Resource::Folder(folder),
             About::Project(project) => Resource::Project(project),
             About::Instance => Resource::Instance,

@@ -3,7 +3,7 @@
 use crate::world::{ENGINE, Rules, SOME_SECRET, path, pod, principal, project, role, service, user};
 use std::fmt::Write as _;
 use strongroom_core::{Action, FolderPath, GrantId, Identity, RoleName, Scope};
-use strongroom_policy::{DenialReason, GrantRule, GrantScope, Request, Resource};
+use strongroom_policy::{About, DenialReason, GrantRule, GrantScope, Request, Resource};
 use uuid::Uuid;
 
 fn rules() -> Rules {
@@ -79,11 +79,11 @@ fn the_permission_model_as_a_table() {
     let (folder, other_folder) =
         (FolderPath::parse("payments/api/").unwrap(), FolderPath::parse("payments/web/").unwrap());
     let (payments, billing) = (project("payments"), project("billing"));
-    let there = |path| Resource::Secret { path, id: Some(SOME_SECRET), version: Some(1) };
+    let there = |path| Resource::Secret { path, id: Some(SOME_SECRET), version: Some(1), about: About::default() };
     let resources = [
         ("own", there(&own)),
         ("same folder", there(&neighbour)),
-        ("missing", Resource::Secret { path: &missing, id: None, version: None }),
+        ("missing", Resource::Secret { path: &missing, id: None, version: None, about: About::default() }),
         ("same project", there(&top)),
         ("other folder", there(&frozen)),
         ("public", there(&public)),

@@ -27,6 +27,7 @@ impl Refusal {
             | Failure::Denied
             | Failure::NotFound
             | Failure::Deleted
+            | Failure::Shredded
             | Failure::FieldNotFound
             | Failure::VersionConflict
             | Failure::OutcomeUnknown

@@ -1,13 +1,13 @@
 //! From a presented credential to a caller.
 
 use crate::{
+    access::Access,
     app::{App, Caller, Origin},
     failure::Failure,
 };
 use strongroom_api::{SESSION_PREFIX, TOKEN_PREFIX};
 use strongroom_core::{Identity, PrincipalRef};
 use strongroom_crypto::Token;
-use strongroom_store::token_by_hash;
 
 /// Checks a credential: a session (without the database), or an issued token.
 pub async fn authenticate(app: &App, origin: Origin, credential: &[u8]) -> Result<Caller, Failure> {
@@ -30,10 +30,12 @@ fn session(app: &App, origin: Origin, credential: &[u8]) -> Result<Caller, Failu
 
 async fn token(app: &App, origin: Origin, credential: &[u8]) -> Result<Caller, Failure> {
     let token = Token::parse(credential).map_err(|_| Failure::Unauthenticated("token"))?;
-    let hashes: Vec<_> = app.keyring().token_hashes(&token).into_iter().map(|hash| hash.hash.to_vec()).collect();
-    let mut connection = app.store.reader().await?;
-    let row = token_by_hash(&mut connection, &hashes).await?.ok_or(Failure::Unauthenticated("token"))?;
-    let row = app.verify(row)?;
+    let instance = {
+        let mut connection = app.store.reader().await?;
+        Access::now(app, &mut connection, None).await?.instance
+    };
+    let hashes = app.keyring().token_hashes(&token);
+    let row = instance.token(hashes.iter().map(|hash| &hash.hash[..])).ok_or(Failure::Unauthenticated("token"))?;
     if row.expires_at <= app.clock.now() {
         return Err(Failure::Unauthenticated("token"));
     }

@@ -1,22 +1,22 @@
 //! From a caller to a decision: the rows that can concern him, checked, and one question to the policy engine.
 
 use crate::{
+    access::{Access, InstanceAccess, ProjectAccess},
     app::{App, Caller},
     failure::Failure,
     metrics as names,
 };
-use strongroom_core::{
-    Action, Decision, FolderPath, Identity, MemberPattern, PrincipalRef, ProjectId, ProjectName, RoleName, Scope,
-    Verified,
-};
+use std::sync::Arc;
+use strongroom_core::{Action, Decision, FolderPath, Identity, PrincipalRef, ProjectName, RoleName, Scope, Verified};
 use strongroom_policy::{
     Denied, Grant, GrantRule, GrantScope, Request, Resource, Slice, TextPolicy, is_forbid, principal_keys,
 };
-use strongroom_store::{Connection, GrantRow, PolicyRow, grants_for, policies_for, roles_for};
+use strongroom_store::{Connection, GrantRow, PolicyRow};
 
-/// The rules that can concern a caller in one project, and the roles he is in there.
+/// What stands for a caller in one project: its access rows, the caller's roles there, and the rules that can concern him.
 #[derive(Debug)]
 pub struct Rules {
+    access: Access,
     roles: Vec<RoleName>,
     slice: Slice,
     /// The one principal that each of the slice's policies names, where it names one.
@@ -24,6 +24,29 @@ pub struct Rules {
 }
 
 impl Rules {
+    /// The project, where there is one.
+    pub fn project(&self) -> Option<&Arc<ProjectAccess>> {
+        self.access.project.as_ref()
+    }
+
+    /// The project.
+    ///
+    /// # Errors
+    /// [`Failure::NotFound`] where there is none; it is for those who were allowed there.
+    pub fn existing_project(&self) -> Result<&Arc<ProjectAccess>, Failure> {
+        self.project().ok_or(Failure::NotFound)
+    }
+
+    /// The instance.
+    pub fn instance(&self) -> &Arc<InstanceAccess> {
+        &self.access.instance
+    }
+
+    /// All of it, for the ledger of a change.
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
     /// Whether the caller is in a role.
     pub fn is_member(&self, role: &RoleName) -> bool {
         self.roles.contains(role)
@@ -35,41 +58,48 @@ impl Rules {
     }
 }
 
-/// Reads and checks the rules that can concern `caller` in a project, and those of the instance. Where there is no project, only the latter.
+/// The rules that can concern `caller` in a project, and those of the instance. Without a project of that name, only the latter.
 pub async fn rules(
     app: &App,
     connection: &mut Connection,
     caller: &Caller,
-    project: Option<(ProjectId, &ProjectName)>,
+    project: Option<&ProjectName>,
 ) -> Result<Rules, Failure> {
+    rules_of(Access::now(app, connection, project).await?, caller)
+}
+
+/// The rules that can concern `caller` as far as `access` goes.
+pub fn rules_of(access: Access, caller: &Caller) -> Result<Rules, Failure> {
     let mut roles = Vec::new();
-    if let Some((id, name)) = project {
-        for (role, member) in roles_for(connection, id, &member_patterns(&caller.identity)).await? {
-            let (role, member) = (app.verify(role)?, app.verify(member)?);
-            let pattern = MemberPattern::parse(&member.pattern).map_err(|_| corrupt("role_members.pattern"))?;
-            // The query found it by text; the pattern itself decides.
-            if pattern.matches(&caller.identity) {
-                roles.push(RoleName::new(name.clone(), &role.name).map_err(|_| corrupt("roles.name"))?);
+    if let Some(project) = &access.project {
+        for pattern in member_patterns(&caller.identity) {
+            for (pattern, role) in project.members(&pattern) {
+                // It was found by text; the pattern itself decides.
+                if pattern.matches(&caller.identity) {
+                    roles.push(RoleName::new(project.name().clone(), role).map_err(|_| corrupt("roles.name"))?);
+                }
             }
         }
         roles.sort();
         roles.dedup();
     }
+    let (mut slice, mut keys) = (Slice::default(), Vec::new());
     let principals = principal_keys(&caller.identity, &roles);
-    let grants = app.verify_all(grants_for(connection, project.map(|(id, _)| id), &principals).await?)?;
-    let policies = match project {
-        Some((id, _)) => app.verify_all(policies_for(connection, id, &principals).await?)?,
-        None => Vec::new(),
-    };
-    let slice = Slice {
-        grants: grants.iter().map(grant_rule).collect::<Result<_, _>>()?,
-        policies: policies
-            .iter()
-            .map(|row| text_policy(row, project.map(|(_, name)| name)))
-            .collect::<Result<_, _>>()?,
-    };
-    let principal_keys = policies.iter().map(|row| row.principal_key.clone()).collect();
-    Ok(Rules { roles, slice, principal_keys })
+    for principal in &principals {
+        slice.grants.extend_from_slice(access.instance.grants_to(principal));
+    }
+    if let Some(project) = &access.project {
+        for principal in &principals {
+            slice.grants.extend(project.grants_to(principal).cloned());
+        }
+        for principal in principals.iter().map(|principal| Some(principal.as_str())).chain([None]) {
+            for (row, text) in project.policies_about(principal) {
+                slice.policies.push(text.clone());
+                keys.push(row.principal_key.clone());
+            }
+        }
+    }
+    Ok(Rules { access, roles, slice, principal_keys: keys })
 }
 
 /// Decides, and counts a refusal; an evaluation error is an alarm as well.
@@ -151,9 +181,9 @@ pub fn whole_project(name: &ProjectName) -> FolderPath {
     FolderPath::parse(&format!("{name}/")).expect("a project's name with a slash is a folder")
 }
 
-fn text_policy(row: &Verified<PolicyRow>, project: Option<&ProjectName>) -> Result<TextPolicy, Failure> {
-    let project = project.ok_or_else(|| corrupt("policies.project_id"))?;
-    Ok(TextPolicy { id: row.id, name: row.name.clone(), text: row.text.clone(), project: Some(project.clone()) })
+/// The policy's row as the engine takes it.
+pub fn text_policy(row: &Verified<PolicyRow>, project: &ProjectName) -> TextPolicy {
+    TextPolicy { id: row.id, name: row.name.clone(), text: row.text.clone(), project: Some(project.clone()) }
 }
 
 /// Every pattern that can match an identity: `*` stands only for the whole cluster or the whole account, so there are four for a workload.

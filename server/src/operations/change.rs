@@ -2,23 +2,27 @@
 //! revision in the same transaction.
 
 use super::{
-    authorization::{decide, refused, rules},
-    projects::with_rules,
+    authorization::{Rules, decide, refused, rules},
     revision,
 };
 use crate::{
+    access::{InstanceAccess, Ledger, ProjectAccess},
     app::{App, Caller},
     failure::Failure,
 };
-use strongroom_core::{Action, Decision, ProjectName, Verified};
+use std::sync::Arc;
+use strongroom_core::{AccessRow, Action, Decision, Maced, ProjectName};
 use strongroom_policy::{Denied, Grant, Resource};
-use strongroom_store::{Connection, ProjectRow, Transaction};
+use strongroom_store::{Connection, Transaction};
 
 /// A change under way; dropped, it never happened.
 #[must_use]
 pub struct Change {
     transaction: Transaction,
     grant: Grant,
+    /// What the change does to the rows that manifests cover.
+    pub ledger: Ledger,
+    instance: Arc<InstanceAccess>,
     /// The rules that gave the further rights that were demanded.
     further: Vec<String>,
 }
@@ -35,9 +39,10 @@ impl Change {
         caller: &Caller,
         action: Action,
         name: &ProjectName,
-    ) -> Result<(Self, Verified<ProjectRow>), Failure> {
+    ) -> Result<(Self, Arc<ProjectAccess>), Failure> {
         let (change, project) = Self::begin(app, caller, action, Some(name)).await?;
-        Ok((change, project.ok_or(Failure::NotFound)?))
+        let project = project.ok_or(Failure::NotFound)?;
+        if project.row().shredded { Err(Failure::Shredded) } else { Ok((change, project)) }
     }
 
     /// Decides, takes the lock under which access rows change, and decides again: what was allowed may have been revoked while this waited for the lock. Who
@@ -47,15 +52,19 @@ impl Change {
         caller: &Caller,
         action: Action,
         name: Option<&ProjectName>,
-    ) -> Result<(Self, Option<Verified<ProjectRow>>), Failure> {
+    ) -> Result<(Self, Option<Arc<ProjectAccess>>), Failure> {
         let mut transaction = app.store.begin().await?;
-        let (mut decision, mut project) = decide_in(app, transaction.connection(), caller, action, name).await?;
+        let (mut decision, mut rules) = decide_in(app, transaction.connection(), caller, action, name).await?;
         if decision.is_ok() {
             revision::advance(app, transaction.connection()).await?;
-            (decision, project) = decide_in(app, transaction.connection(), caller, action, name).await?;
+            (decision, rules) = decide_in(app, transaction.connection(), caller, action, name).await?;
         }
         match decision {
-            Ok(grant) => Ok((Self { transaction, grant, further: Vec::new() }, project)),
+            Ok(grant) => {
+                let access = rules.access();
+                let (instance, project) = (access.instance.clone(), access.project.clone());
+                Ok((Self { transaction, grant, ledger: Ledger::new(access), instance, further: Vec::new() }, project))
+            }
             Err(denied) => {
                 drop(transaction);
                 Err(refused(app, caller, action, resource_name(name), denied).await)
@@ -78,17 +87,33 @@ impl Change {
         }
     }
 
+    /// The instance as it stands before the change.
+    pub fn instance(&self) -> &Arc<InstanceAccess> {
+        &self.instance
+    }
+
+    /// Notes a row of the change's project that is written.
+    pub fn put<T: AccessRow>(&mut self, row: &Maced<T>) -> Result<(), Failure> {
+        self.ledger.put(row)
+    }
+
+    /// Notes a row of the change's project that is removed.
+    pub fn remove<T: AccessRow>(&mut self, row: &T) -> Result<(), Failure> {
+        self.ledger.remove(row)
+    }
+
     /// The connection to make the change on.
     pub fn connection(&mut self) -> &mut Connection {
         self.transaction.connection()
     }
 
-    /// Writes the audit event and commits.
+    /// Writes the manifests and the audit event, and commits.
     pub async fn commit(mut self, app: &App, caller: &Caller, resource: String) -> Result<(), Failure> {
         let mut event =
             app.event(caller.origin, Some(caller.identity.clone()), self.grant.action(), Decision::Allowed, "ok");
         event.resource = Some(resource);
         event.policies = self.grant.policies().iter().chain(&self.further).cloned().collect();
+        self.ledger.write(app, self.transaction.connection()).await?;
         app.record(&mut self.transaction, event).await?;
         self.transaction.commit().await?;
         Ok(())
@@ -113,14 +138,10 @@ async fn decide_in(
     caller: &Caller,
     action: Action,
     name: Option<&ProjectName>,
-) -> Result<(Result<Grant, Denied>, Option<Verified<ProjectRow>>), Failure> {
-    if let Some(name) = name {
-        let (project, rules) = with_rules(app, connection, caller, name).await?;
-        Ok((decide(app, caller, &rules, action, Resource::Project(name)), project))
-    } else {
-        let rules = rules(app, connection, caller, None).await?;
-        Ok((decide(app, caller, &rules, action, Resource::Instance), None))
-    }
+) -> Result<(Result<Grant, Denied>, Rules), Failure> {
+    let rules = rules(app, connection, caller, name).await?;
+    let resource = name.map_or(Resource::Instance, Resource::Project);
+    Ok((decide(app, caller, &rules, action, resource), rules))
 }
 
 /// A look at a project's access rows, or without a project at the instance's: authorised, looked, audited, released.
@@ -132,7 +153,7 @@ pub async fn look<T, F>(
     read: F,
 ) -> Result<T, Failure>
 where
-    F: AsyncFnOnce(&mut Connection, Option<&ProjectRow>) -> Result<T, Failure>,
+    F: FnOnce(&Rules) -> Result<T, Failure>,
 {
     let outcome = try_look(app, caller, action, name, read).await;
     audited(app, caller, action, resource_name(name), outcome).await
@@ -146,19 +167,17 @@ async fn try_look<T, F>(
     read: F,
 ) -> Result<T, Failure>
 where
-    F: AsyncFnOnce(&mut Connection, Option<&ProjectRow>) -> Result<T, Failure>,
+    F: FnOnce(&Rules) -> Result<T, Failure>,
 {
-    let mut connection = app.store.reader().await?;
-    let (decision, project) = decide_in(app, &mut connection, caller, action, name).await?;
+    let (decision, rules) = {
+        let mut connection = app.store.reader().await?;
+        decide_in(app, &mut connection, caller, action, name).await?
+    };
     let grant = match decision {
         Ok(grant) => grant,
-        Err(denied) => {
-            drop(connection);
-            return Err(refused(app, caller, action, resource_name(name), denied).await);
-        }
+        Err(denied) => return Err(refused(app, caller, action, resource_name(name), denied).await),
     };
-    let found = read(&mut connection, project.as_deref()).await?;
-    drop(connection);
+    let found = read(&rules)?;
     let mut event = app.event(caller.origin, Some(caller.identity.clone()), action, Decision::Allowed, "ok");
     event.resource = Some(resource_name(name));
     event.policies = grant.policies().to_vec();
@@ -184,6 +203,7 @@ pub async fn audited<T>(
         Failure::Denied | Failure::AuditUnavailable => return outcome,
         Failure::NotFound
         | Failure::Deleted
+        | Failure::Shredded
         | Failure::FieldNotFound
         | Failure::VersionConflict
         | Failure::Conflict(_)

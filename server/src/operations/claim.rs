@@ -2,15 +2,14 @@
 
 use super::{authorization::action_names, revision};
 use crate::{
+    access::{Access, Ledger},
     app::{App, Origin},
     failure::Failure,
 };
 use strongroom_core::{Action, Decision, GrantId, Identity, PrincipalRef, SecretBytes, TokenId};
 use strongroom_crypto::Token;
 use strongroom_policy::GrantRule;
-use strongroom_store::{
-    GrantRow, InstanceRow, TokenRow, insert_grant, insert_token, instance, lock_instance, update_instance,
-};
+use strongroom_store::{GrantRow, InstanceRow, TokenRow, insert_grant, insert_token, update_instance};
 use thiserror::Error;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
@@ -35,25 +34,22 @@ pub enum ClaimError {
     Failed(#[from] Failure),
 }
 
-/// Gives `user:admin` the instance and a token that lives for `life`. The transaction locks the instance, so that of two claims one wins.
+/// Gives `user:admin` the instance and a token that lives for `life`. The transaction locks the access rows, so that of two claims one wins.
 pub async fn claim(app: &App, origin: Origin, life: Duration) -> Result<(SecretBytes, OffsetDateTime), ClaimError> {
     if !(Duration::SECOND..=MAX_LIFE).contains(&life) {
         return Err(ClaimError::Life);
     }
     let mut transaction = app.store.begin().await.map_err(Failure::from)?;
-    lock_instance(transaction.connection()).await.map_err(Failure::from)?;
-    let row = instance(transaction.connection())
-        .await
-        .map_err(Failure::from)?
-        .ok_or_else(|| Failure::Integrity("the instance's row is missing".to_owned()))?;
-    let row = app.keyring().verify_keyring_row(row).map_err(|tampered| Failure::Integrity(tampered.to_string()))?;
-    if let Some(at) = row.admin_claimed_at {
+    revision::advance(app, transaction.connection()).await?;
+    let access = Access::now(app, transaction.connection(), None).await?;
+    if let Some(at) = access.instance.row.admin_claimed_at {
         return Err(ClaimError::Claimed(at));
     }
-    let now = app.clock.now();
-    let row = InstanceRow { admin_claimed_at: Some(now), ..row.into_inner() };
-    update_instance(transaction.connection(), &app.keyring().mac_keyring_row(row)).await.map_err(Failure::from)?;
-    revision::advance(app, transaction.connection()).await?;
+    let (now, keyring, mut ledger) = (app.clock.now(), app.keyring(), Ledger::new(&access));
+    let row = InstanceRow { admin_claimed_at: Some(now), ..access.instance.row.clone().into_inner() };
+    let row = keyring.mac_keyring_row(row);
+    update_instance(transaction.connection(), &row).await.map_err(Failure::from)?;
+    ledger.put_in_instance(&row);
 
     let admin = Identity::User { name: ADMIN.to_owned() };
     let principal = admin.principal();
@@ -68,10 +64,12 @@ pub async fn claim(app: &App, origin: Origin, life: Duration) -> Result<(SecretB
         author: "claim".to_owned(),
         created_at: now,
     };
-    insert_grant(transaction.connection(), &app.keyring().mac_row(grant)).await.map_err(Failure::from)?;
+    let grant = keyring.mac_row(grant);
+    insert_grant(transaction.connection(), &grant).await.map_err(Failure::from)?;
+    ledger.put_in_instance(&grant);
 
     let token = Token::generate();
-    let hash = app.keyring().token_hash(&token);
+    let hash = keyring.token_hash(&token);
     let expires_at = now + life;
     let row = TokenRow {
         id: TokenId(Uuid::now_v7()),
@@ -82,7 +80,10 @@ pub async fn claim(app: &App, origin: Origin, life: Duration) -> Result<(SecretB
         author: "claim".to_owned(),
         created_at: now,
     };
-    insert_token(transaction.connection(), &app.keyring().mac_row(row)).await.map_err(Failure::from)?;
+    let row = keyring.mac_row(row);
+    insert_token(transaction.connection(), &row).await.map_err(Failure::from)?;
+    ledger.put_in_instance(&row);
+    ledger.write(app, transaction.connection()).await?;
     let mut event = app.event(origin, Some(admin), Action::ClaimAdmin, Decision::Allowed, "ok");
     event.resource = Some("instance".to_owned());
     app.record(&mut transaction, event).await?;

@@ -7,10 +7,8 @@ use crate::{
     failure::Failure,
 };
 use strongroom_api::access::{Cluster, NewCluster, Trust};
-use strongroom_core::{Action, ClusterId, Verified, is_kubernetes_name};
-use strongroom_store::{
-    ClusterRow, Conflict, RetiredNameRow, clusters, delete_cluster, insert_cluster, retire_name, retired_name,
-};
+use strongroom_core::{Action, ClusterId, is_kubernetes_name};
+use strongroom_store::{ClusterRow, Conflict, RetiredNameRow, delete_cluster, insert_cluster, retire_name};
 use uuid::Uuid;
 
 /// Registers a cluster.
@@ -43,14 +41,13 @@ async fn try_create(app: &App, caller: &Caller, new: NewCluster) -> Result<Clust
     };
     let mut change = Change::on_instance(app, caller, Action::ManageClusters).await?;
     // Two clusters with one signing key could log in as each other. The lock above makes this check good until the commit.
-    for other in app.verify_all(clusters(change.connection()).await?)? {
-        let trusted = TrustedKeys::of_row(&other)?;
+    for other in change.instance().clusters() {
+        let trusted = TrustedKeys::of_row(other)?;
         if trusted.shares_a_key_with(&keys) {
             return Err(Failure::Invalid("trust.keys: another cluster has one of these keys".to_owned()));
         }
     }
-    if let Some(retired) = retired_name(change.connection(), &new.name).await? {
-        app.verify(retired)?;
+    if change.instance().is_retired(&new.name) {
         return Err(Failure::Conflict(Conflict::ClusterName));
     }
     let row = ClusterRow {
@@ -63,17 +60,17 @@ async fn try_create(app: &App, caller: &Caller, new: NewCluster) -> Result<Clust
     };
     let row = app.keyring().mac_row(row);
     insert_cluster(change.connection(), &row).await?;
+    change.ledger.put_in_instance(&row);
     change.commit(app, caller, format!("cluster:{}", row.row().name)).await?;
     Ok(shown(app, row.row()))
 }
 
 /// All clusters.
 pub async fn list(app: &App, caller: &Caller) -> Result<Vec<Cluster>, Failure> {
-    let outcome = look(app, caller, Action::ManageClusters, None, async |connection, _| {
-        let all = app.verify_all(clusters(connection).await?)?;
-        Ok(all.iter().map(|row: &Verified<ClusterRow>| shown(app, row)).collect())
-    });
-    outcome.await
+    look(app, caller, Action::ManageClusters, None, |rules| {
+        Ok(rules.instance().clusters().map(|row| shown(app, row)).collect())
+    })
+    .await
 }
 
 /// Removes a cluster; its name is never given out again. Its pods' sessions end by themselves, within 15 minutes.
@@ -84,11 +81,13 @@ pub async fn delete(app: &App, caller: &Caller, name: &str) -> Result<(), Failur
 
 async fn try_delete(app: &App, caller: &Caller, name: &str) -> Result<(), Failure> {
     let mut change = Change::on_instance(app, caller, Action::ManageClusters).await?;
-    if !is_cluster_name(name) || !delete_cluster(change.connection(), name).await? {
-        return Err(Failure::NotFound);
-    }
-    let retired = RetiredNameRow { name: name.to_owned(), retired_at: app.clock.now() };
-    retire_name(change.connection(), &app.keyring().mac_row(retired)).await?;
+    let instance = change.instance().clone();
+    let row = instance.cluster(name).ok_or(Failure::NotFound)?;
+    delete_cluster(change.connection(), row.id).await?;
+    change.ledger.remove_from_instance(&**row)?;
+    let retired = app.keyring().mac_row(RetiredNameRow { name: name.to_owned(), retired_at: app.clock.now() });
+    retire_name(change.connection(), &retired).await?;
+    change.ledger.put_in_instance(&retired);
     change.commit(app, caller, format!("cluster:{name}")).await?;
     Ok(())
 }

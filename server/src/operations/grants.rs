@@ -11,7 +11,7 @@ use crate::{
 use strongroom_api::access::{Grant, NewGrant};
 use strongroom_core::{Action, GrantId, PrincipalRef, ProjectName, Verified};
 use strongroom_policy::{GrantScope, check_grant};
-use strongroom_store::{GrantRow, delete_grant, grants_of_project, insert_grant};
+use strongroom_store::{GrantRow, delete_grant, insert_grant};
 use uuid::Uuid;
 
 /// Grants.
@@ -30,7 +30,7 @@ async fn try_create(app: &App, caller: &Caller, new: NewGrant) -> Result<Grant, 
     let (mut change, project) = Change::in_project(app, caller, Action::ManageGrants, &name).await?;
     let row = GrantRow {
         id: GrantId(Uuid::now_v7()),
-        project: Some(project.id),
+        project: Some(project.id()),
         principal: new.principal,
         actions: action_names(&new.actions),
         scope: new.scope.to_string(),
@@ -39,6 +39,7 @@ async fn try_create(app: &App, caller: &Caller, new: NewGrant) -> Result<Grant, 
     };
     let row = app.keyring().mac_row(row);
     insert_grant(change.connection(), &row).await?;
+    change.put(&row)?;
     change.commit(app, caller, format!("grant:{}", row.row().id)).await?;
     let row = row.row();
     Ok(Grant {
@@ -53,12 +54,10 @@ async fn try_create(app: &App, caller: &Caller, new: NewGrant) -> Result<Grant, 
 
 /// A project's grants, oldest first.
 pub async fn list(app: &App, caller: &Caller, project: &ProjectName) -> Result<Vec<Grant>, Failure> {
-    let outcome = look(app, caller, Action::ManageGrants, Some(project), async |connection, row| {
-        let row = row.ok_or(Failure::NotFound)?;
-        let rows = app.verify_all(grants_of_project(connection, row.id).await?)?;
-        rows.into_iter().map(|row| shown(&row)).collect()
-    });
-    outcome.await
+    look(app, caller, Action::ManageGrants, Some(project), |rules| {
+        rules.existing_project()?.grants().map(shown).collect()
+    })
+    .await
 }
 
 fn shown(row: &Verified<GrantRow>) -> Result<Grant, Failure> {
@@ -79,10 +78,9 @@ pub async fn delete(app: &App, caller: &Caller, project: &ProjectName, id: Grant
 }
 
 async fn try_delete(app: &App, caller: &Caller, project: &ProjectName, id: GrantId) -> Result<(), Failure> {
-    let (mut change, row) = Change::in_project(app, caller, Action::ManageGrants, project).await?;
-    if !delete_grant(change.connection(), row.id, id).await? {
-        return Err(Failure::NotFound);
-    }
-    change.commit(app, caller, format!("grant:{id}")).await?;
-    Ok(())
+    let (mut change, project) = Change::in_project(app, caller, Action::ManageGrants, project).await?;
+    let row = project.grants().find(|row| row.id == id).ok_or(Failure::NotFound)?;
+    delete_grant(change.connection(), row.id).await?;
+    change.remove(&**row)?;
+    change.commit(app, caller, format!("grant:{id}")).await
 }

@@ -2,6 +2,7 @@
 
 use super::{authorization::rules, change::audited, clusters::is_cluster_name};
 use crate::{
+    access::Access,
     app::{App, Caller, Origin},
     cluster::{Claims, TrustedKeys, audience, review, verify_offline},
     failure::Failure,
@@ -13,7 +14,6 @@ use strongroom_api::{
     login::{Login, Session},
 };
 use strongroom_core::{Action, Decision, Identity, PodIdentity, RoleName, Workload};
-use strongroom_store::{cluster_by_name, project_by_name};
 use time::{Duration, OffsetDateTime};
 
 /// The epoch of new sessions.
@@ -70,17 +70,17 @@ async fn authenticate(app: &App, origin: Origin, login: &Login) -> Result<Caller
         return Err(refused("no such cluster"));
     }
     let claims = Claims::parse(token).map_err(refused)?;
-    let row = {
+    let instance = {
         let mut connection = app.store.reader().await?;
-        cluster_by_name(&mut connection, &login.cluster).await?.ok_or(refused("no such cluster"))?
+        Access::now(app, &mut connection, None).await?.instance
     };
-    let cluster = app.verify(row)?;
+    let cluster = instance.cluster(&login.cluster).ok_or(refused("no such cluster"))?;
     let now = app.clock.now();
     claims.check(&cluster.issuer, &audience(&app.instance.name, &cluster.name), now).map_err(refused)?;
     let trust = serde_json::from_str(&cluster.trust)
         .map_err(|_| Failure::Integrity("clusters.trust holds what Strongroom never writes".to_owned()))?;
     match trust {
-        Trust::OfflineKeys { .. } => verify_offline(token, &TrustedKeys::of_row(&cluster)?).map_err(refused)?,
+        Trust::OfflineKeys { .. } => verify_offline(token, &TrustedKeys::of_row(cluster)?).map_err(refused)?,
         Trust::TokenReview { api_url, api_ca } => {
             let client = app.reviewers.client(cluster.id, &api_url, &api_ca).await?;
             review(&client, token, &audience(&app.instance.name, &cluster.name), &claims).await?;
@@ -97,11 +97,7 @@ async fn authenticate(app: &App, origin: Origin, login: &Login) -> Result<Caller
 async fn narrowed(app: &App, caller: &Caller, role: &str) -> Result<RoleName, Failure> {
     let role = RoleName::parse(role).map_err(|error| Failure::Invalid(format!("role: {error}")))?;
     let mut connection = app.store.reader().await?;
-    let project = project_by_name(&mut connection, role.project()).await?.map(|row| app.verify(row)).transpose()?;
-    let member = match &project {
-        Some(project) => rules(app, &mut connection, caller, Some((project.id, &project.name))).await?.is_member(&role),
-        None => false,
-    };
+    let member = rules(app, &mut connection, caller, Some(role.project())).await?.is_member(&role);
     drop(connection);
     if member {
         return Ok(role);

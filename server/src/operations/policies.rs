@@ -2,13 +2,14 @@
 
 use super::change::{Change, allowed, audited, look, plain};
 use crate::{
+    access::ProjectAccess,
     app::{App, Caller},
     failure::Failure,
 };
 use strongroom_api::access::Policy;
-use strongroom_core::{Action, FieldName, PolicyId, ProjectId, ProjectName, Verified};
+use strongroom_core::{Action, FieldName, PolicyId, ProjectName, Verified};
 use strongroom_policy::is_forbid;
-use strongroom_store::{PolicyRow, delete_policy, policies_of_project, policy_by_name, upsert_policy};
+use strongroom_store::{PolicyRow, delete_policy, insert_policy};
 use uuid::Uuid;
 
 /// Most policies of a project that can concern anyone: they stand in every decision there.
@@ -29,42 +30,45 @@ async fn try_put(app: &App, caller: &Caller, policy: Policy) -> Result<Policy, F
         .check_policy(Some(&policy.project), &policy.name, &policy.text)
         .map_err(|problem| Failure::BadPolicy(problem.to_string()))?;
     let (change, project) = Change::in_project(app, caller, Action::ManagePolicies, &policy.project).await?;
-    let mut change = keep_forbids(app, caller, change, project.id, checked.name()).await?;
+    let mut change = keep_forbids(app, caller, change, &project, checked.name()).await?;
     if checked.principal_key().is_none() {
-        let others = app.verify_all(policies_of_project(change.connection(), project.id).await?)?;
-        let open = others.iter().filter(|row| row.principal_key.is_none() && row.name != policy.name).count();
+        let open = project.policies_about(None).filter(|(row, _)| row.name != policy.name).count();
         if open >= MAX_OPEN {
             return Err(Failure::Invalid(format!(
                 "the project has {MAX_OPEN} policies for anyone already; name a principal or a role in this one"
             )));
         }
     }
-    let row = PolicyRow {
+    if let Some(replaced) = project.policies().find(|row| row.name == policy.name) {
+        delete_policy(change.connection(), replaced.id).await?;
+        change.remove(&**replaced)?;
+    }
+    let row = app.keyring().mac_row(PolicyRow {
         id: PolicyId(Uuid::now_v7()),
-        project: project.id,
+        project: project.id(),
         name: checked.name().to_owned(),
         text: checked.text().to_owned(),
         principal_key: checked.principal_key().map(str::to_owned),
         author: caller.identity.principal(),
         created_at: app.clock.now(),
-    };
-    upsert_policy(change.connection(), &app.keyring().mac_row(row)).await?;
+    });
+    insert_policy(change.connection(), &row).await?;
+    change.put(&row)?;
     change.commit(app, caller, format!("policy:{}/{}", policy.project, policy.name)).await?;
     Ok(policy)
 }
 
 /// A project's policies, by name.
 pub async fn list(app: &App, caller: &Caller, project: &ProjectName) -> Result<Vec<Policy>, Failure> {
-    let outcome = look(app, caller, Action::ManagePolicies, Some(project), async |connection, row| {
-        let row = row.ok_or(Failure::NotFound)?;
-        let rows = app.verify_all(policies_of_project(connection, row.id).await?)?;
-        let shown = |row: Verified<PolicyRow>| {
-            let row = row.into_inner();
-            Policy { project: project.clone(), name: row.name, text: row.text }
+    look(app, caller, Action::ManagePolicies, Some(project), |rules| {
+        let shown = |row: &Verified<PolicyRow>| Policy {
+            project: project.clone(),
+            name: row.name.clone(),
+            text: row.text.clone(),
         };
-        Ok(rows.into_iter().map(shown).collect())
-    });
-    outcome.await
+        Ok(rules.existing_project()?.policies().map(shown).collect())
+    })
+    .await
 }
 
 /// Removes a policy.
@@ -77,11 +81,11 @@ async fn try_delete(app: &App, caller: &Caller, project: &ProjectName, name: &st
     if FieldName::parse(name).is_err() {
         return Err(Failure::NotFound);
     }
-    let (change, row) = Change::in_project(app, caller, Action::ManagePolicies, project).await?;
-    let mut change = keep_forbids(app, caller, change, row.id, name).await?;
-    if !delete_policy(change.connection(), row.id, name).await? {
-        return Err(Failure::NotFound);
-    }
+    let (change, access) = Change::in_project(app, caller, Action::ManagePolicies, project).await?;
+    let mut change = keep_forbids(app, caller, change, &access, name).await?;
+    let row = access.policies().find(|row| row.name == name).ok_or(Failure::NotFound)?;
+    delete_policy(change.connection(), row.id).await?;
+    change.remove(&**row)?;
     change.commit(app, caller, format!("policy:{project}/{name}")).await
 }
 
@@ -89,10 +93,10 @@ async fn try_delete(app: &App, caller: &Caller, project: &ProjectName, name: &st
 async fn keep_forbids(
     app: &App,
     caller: &Caller,
-    mut change: Change,
-    project: ProjectId,
+    change: Change,
+    project: &ProjectAccess,
     name: &str,
 ) -> Result<Change, Failure> {
-    let Some(row) = policy_by_name(change.connection(), project, name).await? else { return Ok(change) };
-    if is_forbid(&app.verify(row)?.text) { change.also(app, caller, Action::RemoveForbids).await } else { Ok(change) }
+    let forbids = project.policies().any(|row| row.name == name && is_forbid(&row.text));
+    if forbids { change.also(app, caller, Action::RemoveForbids).await } else { Ok(change) }
 }

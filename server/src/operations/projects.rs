@@ -1,7 +1,7 @@
 //! Projects.
 
 use super::{
-    authorization::{Rules, action_names, may, rules, whole_project},
+    authorization::{action_names, may, rules, whole_project},
     change::{Change, audited},
 };
 use crate::{
@@ -9,11 +9,11 @@ use crate::{
     failure::Failure,
 };
 use strongroom_api::access::Project;
-use strongroom_core::{Action, Decision, GrantId, PrincipalRef, ProjectId, ProjectName, Verified};
+use strongroom_core::{Action, Decision, GrantId, PrincipalRef, ProjectId, ProjectName};
+use strongroom_crypto::{Entries, KeyState};
 use strongroom_policy::{GrantRule, Resource};
 use strongroom_store::{
-    Connection, GrantRow, ProjectKeyRow, ProjectRow, insert_grant, insert_project, insert_project_key, project_by_name,
-    projects,
+    GrantRow, ProjectKeyRow, ProjectRow, ProjectSettings, insert_grant, insert_project, insert_project_key,
 };
 use uuid::Uuid;
 
@@ -29,21 +29,33 @@ async fn try_create(app: &App, caller: &Caller, name: ProjectName) -> Result<Pro
     let id = ProjectId(Uuid::now_v7());
     let created_at = app.clock.now();
     let author = caller.identity.principal();
-    let row = ProjectRow { id, name: name.clone(), author: author.clone(), created_at };
-    insert_project(change.connection(), &app.keyring().mac_row(row)).await?;
-    let (_, wrapped) = app.keyring().new_project_key(id, 1);
-    let key = ProjectKeyRow {
+    let keyring = app.keyring();
+    let row = keyring.mac_row(ProjectRow {
+        id,
+        name: name.clone(),
+        author: author.clone(),
+        created_at,
+        shredded: false,
+        settings: ProjectSettings::default(),
+    });
+    insert_project(change.connection(), &row).await?;
+    change.ledger.put_in_instance(&row);
+    let mut entries = Entries::default();
+    let (_, wrapped) = keyring.new_project_key(id, 1);
+    let key = keyring.mac_row(ProjectKeyRow {
         project: id,
         generation: 1,
         term: wrapped.term,
-        state: "active".to_owned(),
+        state: KeyState::Active.as_str().to_owned(),
         wrapped: wrapped.wrapped,
         created_at,
-    };
-    insert_project_key(change.connection(), &app.keyring().mac_row(key)).await?;
+        retired_at: None,
+    });
+    insert_project_key(change.connection(), &key).await?;
+    entries.put(&key);
     let owner = GrantRule::project_owner(GrantId(Uuid::now_v7()), PrincipalRef::from(&caller.identity), &name)
         .map_err(|error| Failure::Internal(error.into()))?;
-    let owner_row = GrantRow {
+    let owner = keyring.mac_row(GrantRow {
         id: owner.id,
         project: Some(id),
         principal: author.clone(),
@@ -51,8 +63,10 @@ async fn try_create(app: &App, caller: &Caller, name: ProjectName) -> Result<Pro
         scope: whole_project(&name).to_string(),
         author,
         created_at,
-    };
-    insert_grant(change.connection(), &app.keyring().mac_row(owner_row)).await?;
+    });
+    insert_grant(change.connection(), &owner).await?;
+    entries.put(&owner);
+    change.ledger.begin_project(id, entries);
     change.commit(app, caller, format!("{name}/")).await?;
     Ok(Project { id, name, created_at })
 }
@@ -64,11 +78,11 @@ pub async fn list(app: &App, caller: &Caller) -> Result<Vec<Project>, Failure> {
 }
 
 async fn try_list(app: &App, caller: &Caller) -> Result<Vec<Project>, Failure> {
-    let mut connection = app.store.reader().await?;
-    let all = app.verify_all(projects(&mut connection).await?)?;
     let mut seen = Vec::new();
-    for project in all {
-        let rules = rules(app, &mut connection, caller, Some((project.id, &project.name))).await?;
+    let mut connection = app.store.reader().await?;
+    let instance = rules(app, &mut connection, caller, None).await?.instance().clone();
+    for project in instance.projects() {
+        let rules = rules(app, &mut connection, caller, Some(&project.name)).await?;
         let folder = whole_project(&project.name);
         let visible = may(app, caller, &rules, Action::List, Resource::Folder(&folder))
             || Action::ON_PROJECTS
@@ -83,16 +97,4 @@ async fn try_list(app: &App, caller: &Caller) -> Result<Vec<Project>, Failure> {
     event.resource = Some("projects".to_owned());
     app.audit.commit(event).await?;
     Ok(seen)
-}
-
-/// Finds a project and the rules that concern the caller there. Where there is none the rules are the instance's, so that a refusal is the same.
-pub async fn with_rules(
-    app: &App,
-    connection: &mut Connection,
-    caller: &Caller,
-    name: &ProjectName,
-) -> Result<(Option<Verified<ProjectRow>>, Rules), Failure> {
-    let project = project_by_name(connection, name).await?.map(|row| app.verify(row)).transpose()?;
-    let rules = rules(app, connection, caller, project.as_ref().map(|project| (project.id, name))).await?;
-    Ok((project, rules))
 }

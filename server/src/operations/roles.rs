@@ -7,10 +7,7 @@ use crate::{
 };
 use strongroom_api::access::Role;
 use strongroom_core::{Action, MemberPattern, ProjectName, RoleId, RoleName};
-use strongroom_store::{
-    MemberRow, RoleRow, delete_members, delete_role, insert_member, insert_role, members_of, role_for_update,
-    roles_of_project,
-};
+use strongroom_store::{MemberRow, RoleRow, delete_members, delete_role, insert_member, insert_role};
 use uuid::Uuid;
 
 /// Most members of a role.
@@ -38,25 +35,29 @@ async fn try_put(app: &App, caller: &Caller, role: Role) -> Result<Role, Failure
     members.dedup();
 
     let (mut change, project) = Change::in_project(app, caller, Action::ManageRoles, &role.project).await?;
-    let id = if let Some(row) = role_for_update(change.connection(), project.id, name.name()).await? {
-        let row = app.verify(row)?;
-        delete_members(change.connection(), row.id).await?;
-        row.id
+    let keyring = app.keyring();
+    let id = if let Some(role) = project.role(name.name()) {
+        delete_members(change.connection(), role.row.id).await?;
+        for member in &role.members {
+            change.remove(&**member)?;
+        }
+        role.row.id
     } else {
-        let row = RoleRow {
+        let row = keyring.mac_row(RoleRow {
             id: RoleId(Uuid::now_v7()),
-            project: project.id,
+            project: project.id(),
             name: name.name().to_owned(),
             author: caller.identity.principal(),
             created_at: app.clock.now(),
-        };
-        let row = app.keyring().mac_row(row);
+        });
         insert_role(change.connection(), &row).await?;
+        change.put(&row)?;
         row.row().id
     };
     for pattern in &members {
-        insert_member(change.connection(), &app.keyring().mac_row(MemberRow { role: id, pattern: pattern.clone() }))
-            .await?;
+        let row = keyring.mac_row(MemberRow { role: id, pattern: pattern.clone() });
+        insert_member(change.connection(), &row).await?;
+        change.put(&row)?;
     }
     change.commit(app, caller, format!("role:{name}")).await?;
     Ok(Role { members, ..role })
@@ -64,17 +65,15 @@ async fn try_put(app: &App, caller: &Caller, role: Role) -> Result<Role, Failure
 
 /// A project's roles with their members.
 pub async fn list(app: &App, caller: &Caller, project: &ProjectName) -> Result<Vec<Role>, Failure> {
-    let outcome = look(app, caller, Action::ManageRoles, Some(project), async |connection, row| {
-        let row = row.ok_or(Failure::NotFound)?;
-        let mut roles = Vec::new();
-        for role in app.verify_all(roles_of_project(connection, row.id).await?)? {
-            let members = app.verify_all(members_of(connection, role.id).await?)?;
-            let members = members.into_iter().map(|member| member.pattern.clone()).collect();
-            roles.push(Role { project: project.clone(), name: role.name.clone(), members });
-        }
-        Ok(roles)
-    });
-    outcome.await
+    look(app, caller, Action::ManageRoles, Some(project), |rules| {
+        let shown = |role: &crate::access::Role| Role {
+            project: project.clone(),
+            name: role.row.name.clone(),
+            members: role.members.iter().map(|member| member.pattern.clone()).collect(),
+        };
+        Ok(rules.existing_project()?.roles().map(shown).collect())
+    })
+    .await
 }
 
 /// Removes a role. Grants to it stay and reach nobody.
@@ -85,9 +84,11 @@ pub async fn delete(app: &App, caller: &Caller, name: &RoleName) -> Result<(), F
 
 async fn try_delete(app: &App, caller: &Caller, name: &RoleName) -> Result<(), Failure> {
     let (mut change, project) = Change::in_project(app, caller, Action::ManageRoles, name.project()).await?;
-    let role = role_for_update(change.connection(), project.id, name.name()).await?.ok_or(Failure::NotFound)?;
-    let role = app.verify(role)?;
-    delete_role(change.connection(), role.id).await?;
-    change.commit(app, caller, format!("role:{name}")).await?;
-    Ok(())
+    let role = project.role(name.name()).ok_or(Failure::NotFound)?;
+    delete_role(change.connection(), role.row.id).await?;
+    change.remove(&*role.row)?;
+    for member in &role.members {
+        change.remove(&**member)?;
+    }
+    change.commit(app, caller, format!("role:{name}")).await
 }

@@ -1,6 +1,6 @@
 //! Watching secrets: authorised when the watch begins and again at every event.
 
-use super::{authorization, change::audited, projects::with_rules};
+use super::{authorization, change::audited, secrets};
 use crate::{
     app::{App, Caller},
     failure::Failure,
@@ -11,7 +11,6 @@ use crate::{
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use strongroom_api::watch::{Change, End, EndReason, MAX_WATCHED, Watch};
 use strongroom_core::{Action, Decision, SecretPath, VersionSelector};
-use strongroom_policy::Resource;
 use strongroom_store::find_secret;
 use tokio::{sync::watch::Receiver, time::Instant};
 
@@ -149,13 +148,10 @@ impl Stream {
     async fn look(&mut self, path: &SecretPath) -> Result<Vec<Change>, Failure> {
         let app = &self.app;
         let mut connection = app.store.reader().await?;
-        let (_, rules) = with_rules(app, &mut connection, &self.caller, &path.project()).await?;
-        let secret = find_secret(&mut connection, path)
-            .await?
-            .map(|row| app.verify(row))
-            .transpose()?
-            .filter(|secret| !secret.deleted);
+        let rules = authorization::rules(app, &mut connection, &self.caller, Some(&path.project())).await?;
+        let secret = find_secret(&mut connection, path).await?;
         drop(connection);
+        let secret = secrets::checked(app, &rules, secret)?.filter(|secret| !secret.deleted);
         let mut changes = Vec::new();
         for known in self.watched.get_mut(path).into_iter().flatten() {
             let pointed = secret.as_ref().and_then(|secret| {
@@ -165,11 +161,14 @@ impl Stream {
                     VersionSelector::Number(number) => {
                         i64::try_from(*number).ok().filter(|number| *number <= secret.latest_version)
                     }
-                    VersionSelector::Alias(_) => None,
+                    VersionSelector::Pending => secret.pending_version,
+                    VersionSelector::Alias(alias) => {
+                        secret.aliases.version(alias).and_then(|version| i64::try_from(version).ok())
+                    }
                 };
                 version.and_then(|version| u64::try_from(version).ok())
             });
-            let resource = Resource::Secret { path, id: secret.as_ref().map(|secret| secret.id), version: pointed };
+            let resource = secrets::resource(path, secret.as_deref(), pointed);
             let version =
                 pointed.filter(|_| authorization::may(app, &self.caller, &rules, Action::Read, resource)).unwrap_or(0);
             if version != known.version {

@@ -1,0 +1,142 @@
+//! The instance's access rows.
+
+use super::{Checked, confirm, listed};
+use crate::{app::App, failure::Failure, keys::OpenKeyring, operations::authorization::grant_rule};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
+use strongroom_core::{ProjectName, Unverified, Verified};
+use strongroom_crypto::Entries;
+use strongroom_policy::GrantRule;
+use strongroom_store::{
+    ClusterRow, Connection, InstanceRow, ManifestRow, ManifestScope, ProjectRow, RetiredNameRow, TokenRow, clusters,
+    grants_of, instance, projects, purpose_keys, retired_names, terms, tokens, tombstones,
+};
+use uuid::Uuid;
+
+/// The instance's own rows, projects, clusters, tokens and grants.
+#[derive(Debug)]
+pub struct InstanceAccess {
+    pub(super) manifest: Checked,
+    /// The instance.
+    pub row: Verified<InstanceRow>,
+    projects: BTreeMap<ProjectName, Arc<Verified<ProjectRow>>>,
+    clusters: BTreeMap<String, Verified<ClusterRow>>,
+    retired: BTreeMap<String, Verified<RetiredNameRow>>,
+    tokens: HashMap<Vec<u8>, Verified<TokenRow>>,
+    grants: HashMap<String, Vec<GrantRule>>,
+    buried: HashSet<Uuid>,
+    entries: Entries,
+}
+
+impl InstanceAccess {
+    /// Loads and checks everything; `None` when it changed meanwhile.
+    pub(super) async fn load(
+        app: &App,
+        connection: &mut Connection,
+        manifest: Unverified<ManifestRow>,
+    ) -> Result<Option<(Self, OpenKeyring)>, Failure> {
+        let mut entries = Entries::default();
+        // The keyring's own rows first: what follows may be authenticated by a key that came with this change.
+        let missing = || Failure::Integrity("the instance's row is missing".to_owned());
+        let row = instance(connection).await?.ok_or_else(missing)?;
+        let (terms, keys) = (terms(connection).await?, purpose_keys(connection).await?);
+        let (row, keys) = app.keys.follow(row, terms, keys, &mut entries).await?;
+        let keyring = keys.keyring.as_ref();
+        let mut all = BTreeMap::new();
+        for project in projects(connection).await? {
+            let project = listed(keyring, project, &mut entries)?;
+            all.insert(project.name.clone(), Arc::new(project));
+        }
+        let mut known = BTreeMap::new();
+        for cluster in clusters(connection).await? {
+            let cluster = listed(keyring, cluster, &mut entries)?;
+            known.insert(cluster.name.clone(), cluster);
+        }
+        let mut retired = BTreeMap::new();
+        for name in retired_names(connection).await? {
+            let name = listed(keyring, name, &mut entries)?;
+            retired.insert(name.name.clone(), name);
+        }
+        let mut issued = HashMap::new();
+        for token in tokens(connection).await? {
+            let token = listed(keyring, token, &mut entries)?;
+            issued.insert(token.hash.clone(), token);
+        }
+        let mut grants: HashMap<String, Vec<GrantRule>> = HashMap::new();
+        for grant in grants_of(connection, None).await? {
+            let grant = listed(keyring, grant, &mut entries)?;
+            grants.entry(grant.principal.clone()).or_default().push(grant_rule(&grant)?);
+        }
+        let mut buried = HashSet::new();
+        for tombstone in tombstones(connection, ManifestScope::Instance).await? {
+            buried.insert(listed(keyring, tombstone, &mut entries)?.subject);
+        }
+        let Some(manifest) = confirm(keyring, connection, manifest, &entries).await? else { return Ok(None) };
+        if let Some(project) = all.values().find(|project| buried.contains(&project.id.0)) {
+            return Err(Failure::Integrity(format!(
+                "project {} was removed for good, and its row is back",
+                project.id
+            )));
+        }
+        let loaded =
+            Self { manifest, row, projects: all, clusters: known, retired, tokens: issued, grants, buried, entries };
+        Ok(Some((loaded, keys)))
+    }
+
+    /// The project of a name. One whose keys were destroyed is among them.
+    pub fn project(&self, name: &ProjectName) -> Option<&Arc<Verified<ProjectRow>>> {
+        self.projects.get(name)
+    }
+
+    /// All projects, by name.
+    pub fn projects(&self) -> impl Iterator<Item = &Arc<Verified<ProjectRow>>> {
+        self.projects.values()
+    }
+
+    /// The cluster of a name.
+    pub fn cluster(&self, name: &str) -> Option<&Verified<ClusterRow>> {
+        self.clusters.get(name)
+    }
+
+    /// All clusters, by name.
+    pub fn clusters(&self) -> impl Iterator<Item = &Verified<ClusterRow>> {
+        self.clusters.values()
+    }
+
+    /// Whether a removed cluster had this name.
+    pub fn is_retired(&self, name: &str) -> bool {
+        self.retired.contains_key(name)
+    }
+
+    /// The token with one of these keyed hashes.
+    pub fn token<'a>(&self, hashes: impl IntoIterator<Item = &'a [u8]>) -> Option<&Verified<TokenRow>> {
+        hashes.into_iter().find_map(|hash| self.tokens.get(hash))
+    }
+
+    /// All tokens.
+    pub fn tokens(&self) -> impl Iterator<Item = &Verified<TokenRow>> {
+        self.tokens.values()
+    }
+
+    /// The instance's grants to one principal.
+    pub fn grants_to(&self, principal: &str) -> &[GrantRule] {
+        self.grants.get(principal).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether something of this id was removed for good.
+    pub fn is_buried(&self, id: Uuid) -> bool {
+        self.buried.contains(&id)
+    }
+
+    /// The manifest's row.
+    pub fn manifest(&self) -> &Verified<ManifestRow> {
+        &self.manifest.row
+    }
+
+    /// The rows the manifest covers.
+    pub fn entries(&self) -> &Entries {
+        &self.entries
+    }
+}

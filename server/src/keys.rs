@@ -1,0 +1,116 @@
+//! The running server's keyring, which changes while it serves.
+
+use crate::failure::Failure;
+use std::{
+    fmt,
+    sync::{Arc, RwLock},
+};
+use strongroom_core::{Unverified, Verified};
+use strongroom_crypto::{Entries, Keyring, KeyringError, RootKeyProvider, WrappedPurposeKey, WrappedTerm};
+use strongroom_store::{InstanceRow, PurposeKeyRow, TermRow};
+
+/// The keyring as it is now, and the root key's provider, for when it changes.
+pub struct Keys {
+    root: Arc<dyn RootKeyProvider>,
+    now: RwLock<OpenKeyring>,
+}
+
+/// An open keyring and the rows it was made of.
+#[derive(Clone, Debug)]
+pub struct OpenKeyring {
+    /// The keyring.
+    pub keyring: Arc<Keyring>,
+    /// What it was opened from.
+    terms: Vec<WrappedTerm>,
+    purpose_keys: Vec<WrappedPurposeKey>,
+}
+
+impl Keys {
+    /// Begins with an open keyring.
+    pub fn new(root: Arc<dyn RootKeyProvider>, keyring: Arc<Keyring>) -> Self {
+        let open = OpenKeyring { keyring, terms: Vec::new(), purpose_keys: Vec::new() };
+        Self { root, now: RwLock::new(open) }
+    }
+
+    /// The keyring.
+    pub fn now(&self) -> Arc<Keyring> {
+        self.now.read().expect("nothing panics while it holds this lock").keyring.clone()
+    }
+
+    /// The root key's provider.
+    pub fn root(&self) -> &dyn RootKeyProvider {
+        self.root.as_ref()
+    }
+
+    /// Checks the keyring's rows and notes them among the instance's. Where they are others than the open keyring was made of, it is opened anew; it serves
+    /// once it is adopted.
+    pub async fn follow(
+        &self,
+        instance: Unverified<InstanceRow>,
+        terms: Vec<Unverified<TermRow>>,
+        keys: Vec<Unverified<PurposeKeyRow>>,
+        entries: &mut Entries,
+    ) -> Result<(Verified<InstanceRow>, OpenKeyring), Failure> {
+        let now = self.now.read().expect("nothing panics while it holds this lock").clone();
+        let mac = now.keyring.keyring_mac();
+        let tampered = |error: strongroom_crypto::Tampered| Failure::Integrity(error.to_string());
+        let instance = mac.verify_listed(instance, entries).map_err(tampered)?;
+        let mut wrapped_terms = Vec::with_capacity(terms.len());
+        for term in terms {
+            let term = mac.verify_listed(term, entries).map_err(tampered)?;
+            wrapped_terms.push(wrapped_term(&term)?);
+        }
+        let mut wrapped_keys = Vec::with_capacity(keys.len());
+        for key in keys {
+            let key = mac.verify_listed(key, entries).map_err(tampered)?;
+            wrapped_keys.push(wrapped_purpose_key(&key)?);
+        }
+        if now.terms == wrapped_terms && now.purpose_keys == wrapped_keys {
+            return Ok((instance, now));
+        }
+        let keyring = now.keyring.follow(self.root.as_ref(), &wrapped_terms, &wrapped_keys).map_err(cannot_follow)?;
+        Ok((instance, OpenKeyring { keyring: Arc::new(keyring), terms: wrapped_terms, purpose_keys: wrapped_keys }))
+    }
+
+    /// Serves with this keyring from now on.
+    pub fn adopt(&self, keyring: OpenKeyring) {
+        *self.now.write().expect("nothing panics while it holds this lock") = keyring;
+    }
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keys").field("root", &self.root).finish_non_exhaustive()
+    }
+}
+
+/// A term's row as crypto takes it.
+pub fn wrapped_term(row: &Verified<TermRow>) -> Result<WrappedTerm, Failure> {
+    let state = row.state.parse().map_err(|_| corrupt("keyring_terms.state"))?;
+    Ok(WrappedTerm { term: row.term, state, wrapped: row.wrapped.clone() })
+}
+
+/// A purpose key's row as crypto takes it.
+pub fn wrapped_purpose_key(row: &Verified<PurposeKeyRow>) -> Result<WrappedPurposeKey, Failure> {
+    Ok(WrappedPurposeKey {
+        purpose: row.purpose.parse().map_err(|_| corrupt("keyring_keys.purpose"))?,
+        generation: row.generation,
+        term: row.term,
+        state: row.state.parse().map_err(|_| corrupt("keyring_keys.state"))?,
+        wrapped: row.wrapped.clone(),
+    })
+}
+
+fn corrupt(column: &'static str) -> Failure {
+    Failure::Integrity(format!("{column} holds what Strongroom never writes"))
+}
+
+fn cannot_follow(error: KeyringError) -> Failure {
+    match error {
+        KeyringError::Provider { .. } => {
+            tracing::error!(error = %error, "the keyring changed and its new keys cannot be opened");
+            Failure::Unavailable("the root key's provider")
+        }
+        other => Failure::Integrity(other.to_string()),
+    }
+}

@@ -1,0 +1,77 @@
+//! A secret's row, written.
+
+use super::SecretRow;
+use crate::{
+    error::{StoreError, one_row},
+    pool::Connection,
+};
+use strongroom_core::Maced;
+
+/// Adds a secret. Answers `false` when another transaction added one of this path meanwhile: lock it and go on with that.
+pub async fn insert_secret(connection: &mut Connection, row: &Maced<SecretRow>) -> Result<bool, StoreError> {
+    let (r, mac) = (row.row(), row.mac());
+    let result = sqlx::query!(
+        "INSERT INTO secrets (id, project_id, path, state, latest_version, current_version, previous_version, created_at, updated_at, pending_version,
+                              aliases, labels, owner, expires_at, deletion_protected, keep_versions, oldest_version, revision,
+                              mac_generation, mac_layout, mac)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)
+         ON CONFLICT ON CONSTRAINT secrets_path_key DO NOTHING",
+        r.id.0,
+        r.project.0,
+        r.path.as_str(),
+        r.state(),
+        r.latest_version,
+        r.current_version,
+        r.previous_version,
+        r.created_at,
+        r.updated_at,
+        r.pending_version,
+        r.aliases.canonical(),
+        r.labels.canonical(),
+        r.owner.as_ref().map(strongroom_core::Owner::as_str),
+        r.expires_at,
+        r.deletion_protected,
+        r.keep_versions,
+        r.oldest_version,
+        r.revision,
+        mac.generation,
+        mac.layout,
+        mac.tag
+    )
+    .execute(connection)
+    .await?;
+    Ok(result.rows_affected() == 1)
+}
+
+/// Writes a secret's row, path included; its id and its project stay. A path that is taken is [`crate::Conflict::Secret`].
+pub async fn update_secret(connection: &mut Connection, row: &Maced<SecretRow>) -> Result<(), StoreError> {
+    let (r, mac) = (row.row(), row.mac());
+    let result = sqlx::query!(
+        "UPDATE secrets SET path = $2, state = $3, latest_version = $4, current_version = $5, previous_version = $6, updated_at = $7,
+                            pending_version = $8, aliases = $9, labels = $10, owner = $11, expires_at = $12, deletion_protected = $13,
+                            keep_versions = $14, oldest_version = $15, revision = $16, mac_generation = $17, mac_layout = $18, mac = $19
+         WHERE id = $1",
+        r.id.0,
+        r.path.as_str(),
+        r.state(),
+        r.latest_version,
+        r.current_version,
+        r.previous_version,
+        r.updated_at,
+        r.pending_version,
+        r.aliases.canonical(),
+        r.labels.canonical(),
+        r.owner.as_ref().map(strongroom_core::Owner::as_str),
+        r.expires_at,
+        r.deletion_protected,
+        r.keep_versions,
+        r.oldest_version,
+        r.revision,
+        mac.generation,
+        mac.layout,
+        mac.tag
+    )
+    .execute(connection)
+    .await?;
+    one_row("secrets", &result)
+}
