@@ -255,6 +255,12 @@ impl TestServer {
         self.admin().create_grant(&grant).await.unwrap()
     }
 
+    /// Another server on the same database, which has seen nothing yet; `None` where it does not start.
+    pub async fn replica(&self) -> Option<Replica> {
+        let server = Server::start(&self.settings).await.ok()?;
+        Some(Replica { server, ca: self.ca() })
+    }
+
     /// A raw connection.
     pub async fn connect(&self) -> Raw {
         Raw::connect(self.address(), &self.ca()).await
@@ -264,5 +270,35 @@ impl TestServer {
     pub async fn request(&self, method: &str, target: &str, credential: Option<&str>, body: Option<&str>) -> Answer {
         let credential = credential.map(|credential| format!("Bearer {credential}"));
         self.connect().await.request(method, target, credential.as_deref(), body).await
+    }
+}
+
+/// Another server on the same database.
+pub struct Replica {
+    server: Server,
+    ca: String,
+}
+
+impl Replica {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
+    /// One request on a connection of its own, with `Bearer` and the credential.
+    pub async fn request(&self, method: &str, target: &str, credential: Option<&str>, body: Option<&str>) -> Answer {
+        let credential = credential.map(|credential| format!("Bearer {credential}"));
+        Raw::connect(self.address(), &self.ca).await.request(method, target, credential.as_deref(), body).await
+    }
+
+    /// Stops it in order.
+    pub async fn stop(self) {
+        self.server.stop().await;
+    }
+}
+
+impl std::fmt::Debug for Replica {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Replica({})", self.address())
     }
 }
