@@ -1,8 +1,8 @@
 //! What every operation needs.
 
 use crate::{
-    access::AccessCache, audit::AuditWriter, cluster::Reviewers, failure::Failure, instance::Instance, keys::Keys,
-    metrics as names, serve::Deadlines, watchers::Watchers,
+    access::AccessCache, anchor::AnchorPlace, audit::AuditWriter, cluster::Reviewers, failure::Failure,
+    instance::Instance, keys::Keys, metrics as names, serve::Deadlines, watchers::Watchers,
 };
 use std::{net::IpAddr, sync::Arc};
 use strongroom_core::{Action, AuditEvent, Clock, Decision, Identity, MacRow, RoleName, Unverified, Verified};
@@ -23,6 +23,8 @@ pub struct App {
     pub instance: Instance,
     /// Its keyring, which changes while the server runs.
     pub keys: Arc<Keys>,
+    /// Where the manifests' epochs are written outside the database.
+    pub anchor: Option<AnchorPlace>,
     /// The access rows that were loaded and checked.
     pub access: AccessCache,
     /// The database.

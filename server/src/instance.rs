@@ -21,6 +21,8 @@ pub struct Instance {
     pub id: InstanceId,
     /// Its name.
     pub name: String,
+    /// What it is for.
+    pub kind: InstanceKind,
     /// Its keys.
     pub keyring: Arc<Keyring>,
 }
@@ -77,7 +79,7 @@ pub async fn open_or_create(
         Some(row) => {
             let (row, keyring) = open(transaction.connection(), root, row).await?;
             check_same((&row.name, row.kind), name, kind)?;
-            Instance { id: row.id, name: row.name.clone(), keyring: Arc::new(keyring) }
+            Instance { id: row.id, name: row.name.clone(), kind: row.kind, keyring: Arc::new(keyring) }
         }
         None => create(transaction.connection(), root, name, kind, clock).await?,
     };
@@ -189,7 +191,7 @@ async fn create(
     insert_revision(connection, &keyring.mac_row(RevisionRow { revision: 1 })).await?;
     insert_manifest(connection, &keyring.mac_row(ledger::manifest(ManifestScope::Instance, 1, &entries))).await?;
     tracing::info!(instance = %id, name, kind = kind.as_str(), "a new instance was made");
-    Ok(Instance { id, name: name.to_owned(), keyring: Arc::new(keyring) })
+    Ok(Instance { id, name: name.to_owned(), kind, keyring: Arc::new(keyring) })
 }
 
 impl From<CannotOpen> for Failure {

@@ -5,10 +5,12 @@
 //! What it is not: a place for SQL (that is `store`), for keys (`crypto`) or for decisions (`policy`).
 
 pub mod access;
+pub mod anchor;
 pub mod app;
 mod audit;
 pub mod cluster;
 pub mod failure;
+mod follow;
 pub mod http;
 pub mod init;
 pub mod instance;

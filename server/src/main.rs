@@ -26,7 +26,14 @@ struct Command {
 #[derive(Subcommand)]
 enum Verb {
     /// Serve until SIGTERM or SIGINT.
-    Run(SettingsFile),
+    Run {
+        #[command(flatten)]
+        settings: SettingsFile,
+        /// Start although the database is older than its anchor: it was restored, and what was changed since then is lost, revocations too. It is audited, and
+        /// anchored anew. For one start.
+        #[arg(long)]
+        accept_older_database: bool,
+    },
     /// Make what a trial needs: root key, certificate and CA, settings.
     Init(InitArguments),
     /// What can be done only where the server runs.
@@ -91,7 +98,7 @@ struct InitArguments {
 #[tokio::main]
 async fn main() -> ExitCode {
     let outcome = match Command::parse().verb {
-        Verb::Run(file) => run(&file).await,
+        Verb::Run { settings, accept_older_database } => run(&settings, accept_older_database).await,
         Verb::Init(arguments) => init(arguments),
         Verb::Admin { verb: AdminVerb::Claim { settings, minutes } } => admin_claim(&settings, minutes).await,
     };
@@ -104,8 +111,8 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(file: &SettingsFile) -> anyhow::Result<()> {
-    let settings = Settings::load(&file.settings)?;
+async fn run(file: &SettingsFile, accept_older_database: bool) -> anyhow::Result<()> {
+    let settings = Settings { accept_older_database, ..Settings::load(&file.settings)? };
     process::log(&settings.log)?;
     process::harden();
     let mut terminate = signal(SignalKind::terminate())?;

@@ -15,6 +15,8 @@ pub const DENIED: &str = "strongroom_denied_total";
 pub const EVALUATION_ERRORS: &str = "strongroom_policy_evaluation_errors_total";
 /// Rows or values that are not what was written.
 pub const INTEGRITY: &str = "strongroom_integrity_failures_total";
+/// Whether the anchor cannot be written.
+pub const ANCHOR_FAILING: &str = "strongroom_anchor_failing";
 /// Audit events written.
 pub const AUDIT_EVENTS: &str = "strongroom_audit_events_total";
 /// Transactions that wrote them.
@@ -34,6 +36,7 @@ pub const ALL: &[(&str, &str, &str)] = &[
     (DENIED, "counter", "Requests refused by policy, by action"),
     (EVALUATION_ERRORS, "counter", "Policies that failed to evaluate; each is a denial, and a reason to look"),
     (INTEGRITY, "counter", "Rows or sealed values that are not what Strongroom wrote; each is a reason to wake up"),
+    (ANCHOR_FAILING, "gauge", "1 while the anchor cannot be written: a rollback of the database would not be noticed"),
     (AUDIT_EVENTS, "counter", "Audit events committed"),
     (AUDIT_COMMITS, "counter", "Transactions that committed groups of audit events"),
     (WATCHES, "gauge", "Open watches"),

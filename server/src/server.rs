@@ -1,10 +1,12 @@
 //! A server from its settings: opened, running, stopped.
 
 use crate::{
-    access::AccessCache,
-    app::{App, MAX_LOGINS, MAX_REQUESTS},
+    access::{Access, AccessCache},
+    anchor::Checkpoint,
+    app::{App, MAX_LOGINS, MAX_REQUESTS, Origin},
     audit::AuditWriter,
     cluster::{Reviewers, install_jwt_provider},
+    follow::{follow, write_anchor},
     http,
     instance::{check_existing, open_or_create},
     keys::Keys,
@@ -15,10 +17,10 @@ use crate::{
 };
 use anyhow::Context as _;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
-use strongroom_core::{Clock, SystemClock};
+use strongroom_core::{Action, Clock, Decision, SystemClock};
 use strongroom_crypto::RootKey;
 use strongroom_policy::Engine;
-use strongroom_store::{InstanceKind, Options, Store};
+use strongroom_store::{InstanceKind, Options, Store, manifests};
 use tokio::{
     net::TcpListener,
     sync::{Mutex, Semaphore, watch},
@@ -34,6 +36,7 @@ pub struct Server {
     stop: watch::Sender<bool>,
     serving: JoinHandle<()>,
     listening: JoinHandle<()>,
+    following: JoinHandle<()>,
     background: Background,
 }
 
@@ -77,6 +80,7 @@ pub async fn open_app(settings: &Settings, stop: watch::Receiver<bool>) -> anyho
         instance,
         keys,
         access: AccessCache::default(),
+        anchor: settings.anchor.clone(),
         store: store.clone(),
         engine: Engine::new(),
         clock,
@@ -90,6 +94,7 @@ pub async fn open_app(settings: &Settings, stop: watch::Receiver<bool>) -> anyho
         login_room: Arc::new(Semaphore::new(MAX_LOGINS)),
         stop,
     });
+    check_anchor(&app, settings.accept_older_database).await?;
     Ok((app, Background { audit: writing, store }))
 }
 
@@ -105,10 +110,11 @@ impl Server {
         let (stop, stopped) = watch::channel(false);
         let (app, background) = open_app(settings, stopped.clone()).await?;
         let listening = tokio::spawn(listen(app.store.clone(), app.watchers.clone()));
+        let following = tokio::spawn(follow(app.clone(), stopped.clone()));
         let serving =
             tokio::spawn(serve(listener, tls, http::router(app), settings.connections, settings.deadlines, stopped));
         tracing::info!(%address, instance = settings.instance, "serving");
-        Ok(Self { address, stop, serving, listening, background })
+        Ok(Self { address, stop, serving, listening, following, background })
     }
 
     /// Where it listens.
@@ -122,8 +128,42 @@ impl Server {
         let _ = self.serving.await;
         self.listening.abort();
         let _ = self.listening.await;
+        let _ = self.following.await;
         self.background.finish().await;
         tracing::info!("stopped");
+    }
+}
+
+/// Refuses a database that is older than its anchor, unless told otherwise: then that is audited, and anchored anew. Where there is no anchor yet, it is made.
+async fn check_anchor(app: &App, accept_older: bool) -> anyhow::Result<()> {
+    let Some(place) = &app.anchor else {
+        if app.instance.kind == InstanceKind::Production {
+            tracing::warn!("no anchor is configured: a rollback of the whole database would not be noticed");
+        }
+        return Ok(());
+    };
+    let Some(text) = place.read().await? else {
+        tracing::warn!(place = %place, "there is no anchor yet; it is made from what the database says now");
+        return Ok(write_anchor(app, false).await?);
+    };
+    let checkpoint = Checkpoint::open(&text, app.keyring().keyring_mac())?;
+    let (instance, rows) = {
+        let mut connection = app.store.reader().await?;
+        let instance = Access::now(app, &mut connection, None).await?.instance;
+        (instance, app.verify_all(manifests(&mut connection).await?)?)
+    };
+    let rows: Vec<_> = rows.iter().map(|row| &**row).collect();
+    match checkpoint.check(app.instance.id.0, &rows, |project| instance.is_buried(project)) {
+        Ok(()) => Ok(()),
+        Err(disagreement) if accept_older => {
+            tracing::warn!(disagreement = %disagreement, "accepted, as told");
+            let origin = Origin { request_id: uuid::Uuid::now_v7(), source: None };
+            let mut event = app.event(origin, None, Action::Verify, Decision::Allowed, "older-database-accepted");
+            event.resource = Some("instance".to_owned());
+            app.audit.commit(event).await?;
+            Ok(write_anchor(app, true).await?)
+        }
+        Err(disagreement) => Err(disagreement.into()),
     }
 }
 

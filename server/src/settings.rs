@@ -2,6 +2,7 @@
 //!
 //! Relative file names are relative to the settings file, so that a directory made by `init` works wherever it is mounted.
 
+use crate::anchor::AnchorPlace;
 use crate::quoting::harmless;
 use crate::serve::Deadlines;
 use serde::Deserialize;
@@ -9,7 +10,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
 };
-use strongroom_core::SecretBytes;
+use strongroom_core::{SecretBytes, is_kubernetes_name};
 use strongroom_store::InstanceKind;
 use thiserror::Error;
 
@@ -41,6 +42,10 @@ pub struct Settings {
     pub key: PathBuf,
     /// The root key's file.
     pub root_key: PathBuf,
+    /// Where the manifests' epochs are written outside the database.
+    pub anchor: Option<AnchorPlace>,
+    /// Whether a database older than its anchor is taken all the same. Not in the file: it is a word for one start.
+    pub accept_older_database: bool,
     /// The longest life of a session in seconds, at most 900.
     pub session_seconds: u32,
     /// The file with the token that the server itself presents to a cluster's TokenReview; read again as it is renewed.
@@ -94,6 +99,8 @@ struct File {
     tls: Tls,
     root_key: RootKey,
     #[serde(default)]
+    anchor: Anchor,
+    #[serde(default)]
     sessions: Sessions,
     #[serde(default)]
     kubernetes: Kubernetes,
@@ -134,6 +141,13 @@ struct Tls {
 #[serde(deny_unknown_fields)]
 struct RootKey {
     file: PathBuf,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Anchor {
+    file: Option<PathBuf>,
+    config_map: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -221,6 +235,14 @@ impl Settings {
         if parsed.limits.connections == 0 {
             return Err(malformed("limits.connections: at least 1".to_owned()));
         }
+        let anchor = match (parsed.anchor.file, parsed.anchor.config_map) {
+            (None, None) => None,
+            (Some(file), None) => Some(AnchorPlace::File(resolve(file))),
+            (None, Some(name)) => Some(config_map(&name).ok_or_else(|| {
+                malformed("anchor.config_map: written namespace/name, as Kubernetes names them".to_owned())
+            })?),
+            (Some(_), Some(_)) => return Err(malformed("anchor: either file or config_map".to_owned())),
+        };
         Ok(Self {
             instance: parsed.instance,
             kind: match parsed.kind {
@@ -235,12 +257,20 @@ impl Settings {
             certificate: resolve(parsed.tls.certificate),
             key: resolve(parsed.tls.key),
             root_key: resolve(parsed.root_key.file),
+            anchor,
+            accept_older_database: false,
             session_seconds: parsed.sessions.seconds,
             reviewer_token: parsed.kubernetes.reviewer_token,
             connections: parsed.limits.connections,
             deadlines: Deadlines::default(),
         })
     }
+}
+
+fn config_map(text: &str) -> Option<AnchorPlace> {
+    let (namespace, name) = text.split_once('/')?;
+    let well_formed = is_kubernetes_name(namespace) && is_kubernetes_name(name);
+    well_formed.then(|| AnchorPlace::ConfigMap { namespace: namespace.to_owned(), name: name.to_owned() })
 }
 
 /// What is wrong and where, without the line itself: a password in the wrong place must not reach the log.

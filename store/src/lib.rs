@@ -15,6 +15,7 @@ mod notifications;
 mod policies;
 mod pool;
 mod projects;
+mod replicas;
 mod revision;
 mod roles;
 mod secrets;
@@ -41,7 +42,8 @@ pub use projects::{
     ProjectKeyRow, ProjectRow, ProjectSettings, insert_project, insert_project_key, project_keys, projects,
     update_project, update_project_key,
 };
-pub use revision::{RevisionRow, insert_revision, lock_revision, update_revision};
+pub use replicas::{beat, live_replicas, try_duty};
+pub use revision::{RevisionRow, insert_revision, lock_revision, revision, update_revision};
 pub use roles::{
     MemberRow, RoleRow, delete_members, delete_role, insert_member, insert_role, members_of_project, roles_of_project,
 };

@@ -110,6 +110,8 @@ impl TestServer {
             certificate: file("tls.crt"),
             key: file("tls.key"),
             root_key: file("root.key"),
+            anchor: None,
+            accept_older_database: false,
             session_seconds: 900,
             reviewer_token: file("reviewer-token"),
             connections: 1_000,

@@ -19,7 +19,7 @@ use std::{
 };
 use strongroom_core::{AccessRow, ProjectId, ProjectName, Unverified, Verified};
 use strongroom_crypto::{Entries, Keyring};
-use strongroom_store::{Connection, ManifestRow, ManifestScope, manifest, manifests_for};
+use strongroom_store::{Connection, ManifestRow, ManifestScope, manifest, manifests, manifests_for};
 
 /// How often a look is repeated when rows change while they are loaded.
 const ATTEMPTS: usize = 8;
@@ -127,6 +127,41 @@ impl Access {
         };
         Ok(Looked::Found(Self { instance, project: Some(project) }))
     }
+}
+
+/// Loads every scope anew and checks it, without touching what is kept. Answers how many scopes there are.
+///
+/// # Errors
+/// [`Failure::Integrity`] for the first scope whose rows do not fit.
+pub async fn check_everything(app: &App, connection: &mut Connection) -> Result<usize, Failure> {
+    for _ in 0..ATTEMPTS {
+        let found = manifests(connection).await?;
+        let count = found.len();
+        let (mut instance, mut projects) = (None, HashMap::new());
+        for row in found {
+            match row.claimed(|row| row.scope) {
+                ManifestScope::Instance => instance = Some(row),
+                ManifestScope::Project(id) => drop(projects.insert(id, row)),
+            }
+        }
+        let instance = instance.ok_or_else(|| missing(ManifestScope::Instance))?;
+        let Some((instance, _)) = InstanceAccess::load(app, connection, instance).await? else { continue };
+        let mut moved = false;
+        for row in instance.projects() {
+            let manifest = match projects.remove(&row.id) {
+                Some(manifest) => manifest,
+                // Made since the manifests were read, or removed by somebody.
+                None => manifest(connection, ManifestScope::Project(row.id))
+                    .await?
+                    .ok_or_else(|| missing(ManifestScope::Project(row.id)))?,
+            };
+            moved |= ProjectAccess::load(app, connection, row.clone(), manifest).await?.is_none();
+        }
+        if !moved {
+            return Ok(count);
+        }
+    }
+    Err(Failure::Unavailable("the access rows, which change all the time,"))
 }
 
 enum Looked {
