@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
-use std::{io::Write as _, path::PathBuf, process::ExitCode};
+use std::{io::Write as _, path::PathBuf, process::ExitCode, time::Duration};
 use strongroom_core::{SecretBytes, SystemClock};
 use strongroom_server::{
     Server, Settings,
@@ -14,6 +14,9 @@ use strongroom_server::{
     settings::DATABASE_URL_VARIABLE,
 };
 use tokio::signal::unix::{SignalKind, signal};
+
+/// How long a command that somebody waits for may wait for the database and for the root key's provider.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The Strongroom server.
 #[derive(Parser)]
@@ -110,7 +113,12 @@ async fn run(file: &SettingsFile) -> anyhow::Result<()> {
     process::harden();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let server = Server::start(&settings).await?;
+    // A start may wait long for the database or the root key's provider; it has written nothing before they are there.
+    let server = tokio::select! {
+        server = Server::start(&settings) => server?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -155,7 +163,12 @@ async fn admin_claim(file: &SettingsFile, minutes: u32) -> anyhow::Result<()> {
     process::log("warn")?;
     process::harden();
     let (_stop, stopped) = tokio::sync::watch::channel(false);
-    let (app, background) = open_app(&settings, stopped).await?;
+    let (app, background) = tokio::time::timeout(PATIENCE, open_app(&settings, stopped)).await.map_err(|_| {
+        anyhow::anyhow!(
+            "the instance did not open within {} s; what it waited for stands above. Nothing was claimed",
+            PATIENCE.as_secs()
+        )
+    })??;
     let origin = Origin { request_id: uuid::Uuid::now_v7(), source: None };
     let outcome = claim(&app, origin, time::Duration::minutes(i64::from(minutes))).await;
     drop(app);

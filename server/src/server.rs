@@ -6,9 +6,10 @@ use crate::{
     audit::AuditWriter,
     cluster::{Reviewers, install_jwt_provider},
     http,
-    instance::{check_existing, open_or_create},
+    instance::{CannotOpen, Instance, check_existing, open_or_create},
     keys::Keys,
     metrics,
+    root::{self, Root},
     serve::{serve, tls},
     settings::Settings,
     watchers::{Watchers, listen},
@@ -16,13 +17,13 @@ use crate::{
 use anyhow::Context as _;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use strongroom_core::{Clock, SystemClock};
-use strongroom_crypto::RootKey;
+use strongroom_crypto::RootKeys;
 use strongroom_policy::Engine;
 use strongroom_store::{InstanceKind, Options, Store};
 use tokio::{
     net::TcpListener,
     sync::{Mutex, Semaphore, watch},
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
 };
 
 /// How long a start waits for the database.
@@ -41,6 +42,8 @@ pub struct Server {
 pub struct Background {
     audit: JoinHandle<()>,
     store: Store,
+    /// Ends when it is dropped.
+    _root: JoinSet<()>,
 }
 
 impl Background {
@@ -55,7 +58,8 @@ impl Background {
 pub async fn open_app(settings: &Settings, stop: watch::Receiver<bool>) -> anyhow::Result<(Arc<App>, Background)> {
     install_jwt_provider();
     // The root key first: with none, the database is not even looked at.
-    let root = RootKey::from_file(&settings.root_key)?;
+    let root = Root::open(&settings.root_key)?;
+    root.wait().await;
     let url = settings.database_url.expose_str().context("the database's URL is not text")?;
     let options = Options {
         max_connections: settings.database_connections,
@@ -67,11 +71,18 @@ pub async fn open_app(settings: &Settings, stop: watch::Receiver<bool>) -> anyho
     let store = Store::connect(url, &options)?;
     wait_for_database(&store).await?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    // A database that is somebody else's is left as it is, its schema too.
-    check_existing(&store, &root, &settings.instance, settings.kind).await?;
-    store.migrate().await?;
-    let instance = open_or_create(&store, &root, &settings.instance, settings.kind, clock.as_ref()).await?;
-    let keys = Arc::new(Keys::new(Arc::new(root), instance.keyring.clone()));
+    let instance = loop {
+        match open_instance(&store, root.keys(), settings, clock.as_ref()).await {
+            Err(error) if error.is_root_away() => {
+                let error = format!("{:#}", anyhow::Error::new(error));
+                tracing::warn!(error, "the root key's provider went away in between; nothing was changed");
+                tokio::time::sleep(root::PAUSE).await;
+                root.wait().await;
+            }
+            opened => break opened?,
+        }
+    };
+    let keys = Arc::new(Keys::new(root.keys().clone(), instance.keyring.clone()));
     let (audit, writing) = AuditWriter::start(store.clone(), keys.clone(), clock.clone());
     let app = Arc::new(App {
         instance,
@@ -90,7 +101,19 @@ pub async fn open_app(settings: &Settings, stop: watch::Receiver<bool>) -> anyho
         login_room: Arc::new(Semaphore::new(MAX_LOGINS)),
         stop,
     });
-    Ok((app, Background { audit: writing, store }))
+    Ok((app, Background { audit: writing, store, _root: root.watch() }))
+}
+
+async fn open_instance(
+    store: &Store,
+    root: &RootKeys,
+    settings: &Settings,
+    clock: &dyn Clock,
+) -> Result<Instance, CannotOpen> {
+    // A database that is somebody else's is left as it is, its schema too.
+    check_existing(store, root, &settings.instance, settings.kind).await?;
+    store.migrate().await?;
+    open_or_create(store, root, &settings.instance, settings.kind, clock).await
 }
 
 impl Server {

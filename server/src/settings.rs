@@ -2,6 +2,10 @@
 //!
 //! Relative file names are relative to the settings file, so that a directory made by `init` works wherever it is mounted.
 
+mod root_key;
+
+pub use root_key::{RootKeySettings, RootKeySource};
+
 use crate::quoting::harmless;
 use crate::serve::Deadlines;
 use serde::Deserialize;
@@ -39,8 +43,8 @@ pub struct Settings {
     pub certificate: PathBuf,
     /// PEM of its key.
     pub key: PathBuf,
-    /// The root key's file.
-    pub root_key: PathBuf,
+    /// Where the root key comes from.
+    pub root_key: RootKeySettings,
     /// The longest life of a session in seconds, at most 900.
     pub session_seconds: u32,
     /// The file with the token that the server itself presents to a cluster's TokenReview; read again as it is renewed.
@@ -92,7 +96,7 @@ struct File {
     #[serde(default)]
     database: Database,
     tls: Tls,
-    root_key: RootKey,
+    root_key: root_key::Table,
     #[serde(default)]
     sessions: Sessions,
     #[serde(default)]
@@ -128,12 +132,6 @@ impl Default for Database {
 struct Tls {
     certificate: PathBuf,
     key: PathBuf,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RootKey {
-    file: PathBuf,
 }
 
 #[derive(Deserialize)]
@@ -221,12 +219,13 @@ impl Settings {
         if parsed.limits.connections == 0 {
             return Err(malformed("limits.connections: at least 1".to_owned()));
         }
+        let kind = match parsed.kind {
+            Kind::Dev => InstanceKind::Dev,
+            Kind::Production => InstanceKind::Production,
+        };
         Ok(Self {
             instance: parsed.instance,
-            kind: match parsed.kind {
-                Kind::Dev => InstanceKind::Dev,
-                Kind::Production => InstanceKind::Production,
-            },
+            kind,
             listen: parsed.listen,
             log: log.unwrap_or(parsed.log),
             database_url,
@@ -234,7 +233,7 @@ impl Settings {
             database_connections: parsed.database.connections,
             certificate: resolve(parsed.tls.certificate),
             key: resolve(parsed.tls.key),
-            root_key: resolve(parsed.root_key.file),
+            root_key: parsed.root_key.parse(kind, resolve).map_err(malformed)?,
             session_seconds: parsed.sessions.seconds,
             reviewer_token: parsed.kubernetes.reviewer_token,
             connections: parsed.limits.connections,
@@ -268,7 +267,7 @@ mod tests {
     #[test]
     fn files_are_relative_to_the_settings_file() {
         let settings = parse(GOOD, Some("postgres://x")).unwrap();
-        assert_eq!(settings.root_key, Path::new("/etc/strongroom/root.key"));
+        assert_eq!(settings.root_key.current, RootKeySource::File("/etc/strongroom/root.key".into()));
         assert_eq!(settings.kind, InstanceKind::Production);
     }
 
@@ -281,6 +280,8 @@ mod tests {
             (GOOD.replace("trial", "Trial"), Some("postgres://x"), "instance:"),
             (format!("{GOOD}[sessions]\nseconds = 3600\n"), Some("postgres://x"), "sessions.seconds"),
             (GOOD.replace("[root_key]\nfile = \"root.key\"\n", ""), Some("postgres://x"), "root_key"),
+            (GOOD.replace("file = \"root.key\"", "env = true"), Some("postgres://x"), "root_key.env"),
+            (GOOD.replace("file", "previous_file"), Some("postgres://x"), "/server.toml: root_key: none of"),
             (
                 GOOD.replace("instance", "kind = \"canary\"\ninstance"),
                 Some("postgres://x"),
