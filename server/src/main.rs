@@ -15,9 +15,6 @@ use strongroom_server::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-/// How long a command that somebody waits for may wait for the database and for the root key's provider.
-const PATIENCE: Duration = Duration::from_secs(30);
-
 /// The Strongroom server.
 #[derive(Parser)]
 #[command(version)]
@@ -50,6 +47,9 @@ enum AdminVerb {
         /// How long the token lives, in minutes; at most 1440.
         #[arg(long, default_value_t = 60)]
         minutes: u32,
+        /// How long to wait for the database and for the root key's provider, in seconds.
+        #[arg(long, default_value_t = 30)]
+        wait_seconds: u64,
     },
 }
 
@@ -96,7 +96,9 @@ async fn main() -> ExitCode {
     let outcome = match Command::parse().verb {
         Verb::Run(file) => run(&file).await,
         Verb::Init(arguments) => init(arguments),
-        Verb::Admin { verb: AdminVerb::Claim { settings, minutes } } => admin_claim(&settings, minutes).await,
+        Verb::Admin { verb: AdminVerb::Claim { settings, minutes, wait_seconds } } => {
+            admin_claim(&settings, minutes, Duration::from_secs(wait_seconds)).await
+        }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -158,15 +160,15 @@ fn init(arguments: InitArguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn admin_claim(file: &SettingsFile, minutes: u32) -> anyhow::Result<()> {
+async fn admin_claim(file: &SettingsFile, minutes: u32, patience: Duration) -> anyhow::Result<()> {
     let settings = Settings::load(&file.settings)?;
     process::log("warn")?;
     process::harden();
     let (_stop, stopped) = tokio::sync::watch::channel(false);
-    let (app, background) = tokio::time::timeout(PATIENCE, open_app(&settings, stopped)).await.map_err(|_| {
+    let opening = tokio::time::timeout(patience, open_app(&settings, stopped)).await;
+    let (app, background) = opening.map_err(|_| {
         anyhow::anyhow!(
-            "the instance did not open within {} s; what it waited for stands above. Nothing was claimed",
-            PATIENCE.as_secs()
+            "the instance did not open within {patience:?}; what it waited for stands above (--wait-seconds waits longer). Nothing was claimed"
         )
     })??;
     let origin = Origin { request_id: uuid::Uuid::now_v7(), source: None };

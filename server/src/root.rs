@@ -1,7 +1,7 @@
 //! The root key that the settings name: opened, waited for, watched.
 
 use crate::{
-    kms::{Kms, KmsError, Polling, with_causes},
+    kms::{Kms, Polling, with_causes},
     metrics as names,
     settings::{RootKeySettings, RootKeySource},
 };
@@ -10,7 +10,7 @@ use strongroom_crypto::{RootKey, RootKeyError, RootKeyProvider, RootKeys};
 use tokio::{task::JoinSet, time::Instant};
 
 /// How long a start pauses before it asks a provider again.
-pub(crate) const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_secs(1);
 /// How often a start that waits says so.
 const SAY_EVERY: Duration = Duration::from_secs(10);
 
@@ -44,21 +44,13 @@ impl Root {
         &self.keys
     }
 
-    /// Waits until the current provider is well, for as long as it takes, and says so at once and every ten seconds.
+    /// Waits until the current provider is well, for as long as it takes.
     ///
     /// The previous one is not waited for: it may hold nothing any more, and a key that only it opens is waited for where it is opened.
-    pub async fn wait(&self) {
+    pub async fn wait(&self, waiting: &mut Waiting) {
         let Source::Kms(kms) = &self.current else { return };
-        let mut said: Option<Instant> = None;
         while let Err(error) = kms.check().await {
-            if said.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
-                say_waiting(&error);
-                said = Some(Instant::now());
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
-        if said.is_some() {
-            tracing::info!("the root key's provider is there");
+            waiting.pause(&with_causes(&error)).await;
         }
     }
 
@@ -96,7 +88,59 @@ impl Source {
     }
 }
 
-fn say_waiting(error: &KmsError) {
-    let error = with_causes(error);
-    tracing::warn!(error, "waiting for the root key's provider; until it is there, nothing is read or written");
+/// A start that waits for a provider.
+#[derive(Debug, Default)]
+pub struct Waiting {
+    said: Option<Instant>,
+}
+
+impl Waiting {
+    /// Waits for a second, and says what for: the first time, and then every ten seconds.
+    pub async fn pause(&mut self, error: &str) {
+        if self.said.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
+            tracing::warn!(error, "waiting for the root key's provider; until it is there, nothing is written");
+            self.said = Some(Instant::now());
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    /// What the metric says within some turns of the runtime.
+    async fn well(settings: &RootKeySettings, expected: &[&str]) {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        // Of this thread, on which the test's runtime runs everything.
+        let _recorder = metrics::set_default_local_recorder(&recorder);
+        let _watching = Root::open(settings).unwrap().watch();
+        let says_all = || {
+            let text = handle.render();
+            expected.iter().all(|line| text.lines().any(|said| said == format!("{}{line}", names::ROOT_KEY_WELL)))
+        };
+        let turns = tokio::time::timeout(Duration::from_secs(20), async {
+            while !says_all() {
+                tokio::task::yield_now().await;
+            }
+        });
+        assert!(turns.await.is_ok(), "{}", handle.render());
+    }
+
+    #[tokio::test]
+    async fn the_metric_says_of_each_provider_whether_it_is_well() {
+        let directory = std::env::temp_dir().join(format!("strongroom-root-{}", uuid::Uuid::new_v4()));
+        std::fs::create_dir(&directory).unwrap();
+        let file = directory.join("root.key");
+        RootKey::create_file(&file).unwrap();
+        let file = RootKeySource::File(file);
+        let kms = RootKeySource::Kms { socket: directory.join("none.sock"), timeout: Duration::from_secs(1) };
+        well(&RootKeySettings::only(file.clone()), &["{provider=\"current\"} 1"]).await;
+        well(&RootKeySettings::only(kms.clone()), &["{provider=\"current\"} 0"]).await;
+        let both = RootKeySettings { previous: Some(kms), ..RootKeySettings::only(file) };
+        well(&both, &["{provider=\"current\"} 1", "{provider=\"previous\"} 0"]).await;
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
 }

@@ -9,7 +9,7 @@ use crate::{
     instance::{CannotOpen, Instance, check_existing, open_or_create},
     keys::Keys,
     metrics,
-    root::{self, Root},
+    root::{Root, Waiting},
     serve::{serve, tls},
     settings::Settings,
     watchers::{Watchers, listen},
@@ -59,7 +59,8 @@ pub async fn open_app(settings: &Settings, stop: watch::Receiver<bool>) -> anyho
     install_jwt_provider();
     // The root key first: with none, the database is not even looked at.
     let root = Root::open(&settings.root_key)?;
-    root.wait().await;
+    let mut waiting = Waiting::default();
+    root.wait(&mut waiting).await;
     let url = settings.database_url.expose_str().context("the database's URL is not text")?;
     let options = Options {
         max_connections: settings.database_connections,
@@ -74,10 +75,8 @@ pub async fn open_app(settings: &Settings, stop: watch::Receiver<bool>) -> anyho
     let instance = loop {
         match open_instance(&store, root.keys(), settings, clock.as_ref()).await {
             Err(error) if error.is_root_away() => {
-                let error = format!("{:#}", anyhow::Error::new(error));
-                tracing::warn!(error, "the root key's provider went away in between; nothing was changed");
-                tokio::time::sleep(root::PAUSE).await;
-                root.wait().await;
+                waiting.pause(&format!("{:#}", anyhow::Error::new(error))).await;
+                root.wait(&mut waiting).await;
             }
             opened => break opened?,
         }

@@ -83,7 +83,7 @@ impl Kms {
                 }
                 Err(error) if was_well => {
                     let error = with_causes(error);
-                    tracing::warn!(error, "the KMS plugin is not well; this server serves on, no server can start");
+                    tracing::warn!(error, "the KMS plugin is not well; this server serves on with the keys it has");
                 }
                 _ => {}
             }

@@ -178,6 +178,7 @@ impl Plugin {
         A: prost::Message + Default + 'static,
     {
         tracing::debug!(plugin = %self.socket.display(), %call, %uid, "asking the KMS plugin");
+        // At the deadline the call is dropped, which tells the plugin as well: no `grpc-timeout`, which would race with this.
         tokio::time::timeout(self.deadline, self.ask(call, uid, message))
             .await
             .unwrap_or_else(|_| Err(KmsError::TooSlow { socket: self.socket.clone(), call, deadline: self.deadline }))
@@ -200,17 +201,17 @@ impl Plugin {
         let service = tower::service_fn(move |request| sender.clone().send_request(request));
         let origin = http::Uri::from_static("http://localhost");
         let mut client = Grpc::with_origin(service, origin).max_decoding_message_size(MAX_MESSAGE);
-        let mut request = tonic::Request::new(message);
-        request.set_timeout(self.deadline);
         let asked = async move {
             client.ready().await.map_err(|_| broken())?;
-            client.unary(request, call.path(), ProstCodec::<Q, A>::default()).await.map_err(|status| {
-                // Only what comes from the transport has a cause.
-                match status.source() {
-                    Some(_) => broken(),
-                    None => KmsError::Failed { socket: self.socket.clone(), call, code: status.code(), uid },
-                }
-            })
+            client.unary(tonic::Request::new(message), call.path(), ProstCodec::<Q, A>::default()).await.map_err(
+                |status| {
+                    // Only what comes from the transport has a cause.
+                    match status.source() {
+                        Some(_) => broken(),
+                        None => KmsError::Failed { socket: self.socket.clone(), call, code: status.code(), uid },
+                    }
+                },
+            )
         };
         let driven = async {
             // How the connection ended, the answer says too.
