@@ -6,7 +6,11 @@ use std::sync::Arc;
 use strongroom_client::PutOptions;
 use strongroom_core::InstanceId;
 use strongroom_crypto::{KeyringMac, RootKeyProvider as _, RootKeys, RootWrapped, rewrap};
-use strongroom_server::{open_app, root::Root, settings::RootKeySettings, settings::RootKeySource};
+use strongroom_server::{
+    open_app,
+    root::{Root, Waiting},
+    settings::{RootKeySettings, RootKeySource},
+};
 use strongroom_tests::{TestServer, eventually, field, fields, path, reference};
 
 /// Everything that the root key wraps in a server's database.
@@ -60,7 +64,7 @@ fn bytes(hex: &Value) -> Vec<u8> {
 
 async fn root(settings: &RootKeySettings) -> Arc<RootKeys> {
     let root = Root::open(settings).unwrap();
-    root.wait(&mut Default::default()).await;
+    root.wait(&mut Waiting::default()).await;
     root.keys().clone()
 }
 

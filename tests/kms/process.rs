@@ -13,7 +13,14 @@ use strongroom_tests::{TestServer, empty_database};
 
 /// Built here: cargo builds no other package's programs for a test. With the tests' features, so that little is compiled anew.
 static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
-    let built = Command::new(env!("CARGO"))
+    let mut cargo = Command::new(env!("CARGO"));
+    // What cargo says of this test's package: ring's build script would run again for it, and all that depends on ring be compiled anew.
+    for (name, _) in env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
+            cargo.env_remove(name);
+        }
+    }
+    let built = cargo
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .args(["build", "--quiet", "--locked", "-p", "strongroom-tests", "-p", "strongroom-server"])
         .args(["--bin", "strongroom-server"])

@@ -52,7 +52,7 @@ async fn an_instance_made_with_a_plugin_is_opened_by_it_again() {
     server.admin().put(&path("shop/db"), fields(&[("a", "kept")]), PutOptions::default()).await.unwrap();
     server.restart().await;
     assert_eq!(field(&server.admin().read(&reference("shop/db")).await.unwrap(), "a"), "kept");
-    assert_eq!(server.session("shop", "api").await.is_empty(), false);
+    assert!(!server.session("shop", "api").await.is_empty());
 }
 
 #[tokio::test]

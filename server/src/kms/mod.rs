@@ -58,14 +58,11 @@ impl Kms {
             return Ok(());
         }
         let plugin = self.plugin.socket.display();
-        match &*current {
-            Some(before) => tracing::info!(
-                %plugin,
-                before = hash(before),
-                now = hash(&key_id),
-                "the KMS plugin wraps with another key now; what was wrapped before is to be wrapped anew"
-            ),
-            None => tracing::info!(%plugin, key_id_hash = hash(&key_id), "the KMS plugin is well"),
+        if let Some(before) = &*current {
+            let (before, now) = (hash(before), hash(&key_id));
+            tracing::info!(%plugin, before, now, "the KMS plugin wraps with another key now; what was wrapped before is to be wrapped anew");
+        } else {
+            tracing::info!(%plugin, key_id_hash = hash(&key_id), "the KMS plugin is well");
         }
         *current = Some(key_id);
         Ok(())

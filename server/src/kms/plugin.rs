@@ -115,14 +115,19 @@ impl KmsError {
     /// Whether the same question may be answered later.
     pub(super) fn may_pass(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Broken { .. } | Self::TooSlow { .. } | Self::Unwell { .. } => true,
-            Self::Failed { call: Call::Status, .. } | Self::BadAnswer { call: Call::Status, .. } => true,
-            Self::OtherVersion { .. } => true,
-            Self::Failed { code, .. } => matches!(
+            Self::Failed { call: Call::Encrypt | Call::Decrypt, code, .. } => matches!(
                 code,
                 Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted | Code::Aborted | Code::Cancelled
             ),
-            Self::BadAnswer { .. } => false,
+            Self::BadAnswer { call: Call::Encrypt | Call::Decrypt, .. } => false,
+            // Whatever is wrong with its status, it may be well later.
+            Self::Unreachable { .. }
+            | Self::Broken { .. }
+            | Self::TooSlow { .. }
+            | Self::Unwell { .. }
+            | Self::OtherVersion { .. }
+            | Self::Failed { .. }
+            | Self::BadAnswer { .. } => true,
         }
     }
 }

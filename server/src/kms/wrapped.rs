@@ -235,7 +235,7 @@ mod tests {
     fn each_malformed_form_is_refused_with_its_own_error() {
         let long = |length: u16| [&b"SK\x01\0\x01k\0\0"[..], &length.to_be_bytes(), &vec![7; length.into()]].concat();
         let long_id = [b"SK\x01\x04\x01", &[b'k'; 1025][..], b"\0\0\0\x04seal"].concat();
-        let many = [b"SK\x01\0\x01k\0\x01\0\x03a.b\x7f\xfe", &[0; 0x7ffe][..], b"\0\x04seal"].concat();
+        let many = [&b"SK\x01\0\x01k\0\x01\0\x03a.b\x7f\xfe"[..], &vec![0; 0x7ffe], b"\0\x04seal"].concat();
         for (name, bytes, expected) in [
             ("nothing", &b""[..], Malformed::NotOurs),
             ("an envelope of a root key", b"SR\x01\x01", Malformed::NotOurs),
