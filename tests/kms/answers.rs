@@ -6,6 +6,7 @@ use std::{error::Error as _, time::Duration};
 use strongroom_core::{InstanceId, SecretBytes};
 use strongroom_crypto::{ProviderError, RootKeyProvider as _, RootWrapped};
 use strongroom_server::kms::{Kms, KmsError};
+use strongroom_tests::{TestServer, empty_database, logged};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -135,6 +136,24 @@ async fn what_a_plugin_added_comes_back_to_it_as_it_was() {
     let at = changed.windows(2).position(|two| two == b"aa").unwrap();
     changed[at] = b'b';
     assert!(matches!(kms.unwrap(NAMES, &changed).await, Err(ProviderError::NotItsOwn(_))));
+}
+
+#[tokio::test]
+async fn nothing_of_what_is_wrapped_is_logged() {
+    // It installs the log, at its most talkative.
+    let _server = TestServer::prepare(empty_database().await);
+    let plugin = Plugin::start().await;
+    plugin.behaves(&json!({"annotations": {"canary-annotation.example.com": 5}}));
+    let kms = plugin.client();
+    let wrapped = kms.wrap(NAMES, &SecretBytes::new(b"canary-plaintext".to_vec())).await.unwrap();
+    kms.unwrap(NAMES, &wrapped).await.unwrap();
+    plugin.behaves(&json!({"errors": {"Encrypt": 3}}));
+    kms.wrap(NAMES, &SecretBytes::new(b"canary-plaintext".to_vec())).await.unwrap_err();
+    let log = String::from_utf8(logged()).unwrap();
+    let asked =
+        |line: &&str| line.contains("asking the KMS plugin") && line.contains(plugin.socket().to_str().unwrap());
+    assert_eq!(log.lines().filter(asked).count(), 4, "Encrypt, Status for its key's id, Decrypt, Encrypt");
+    assert!(!log.contains("canary-"));
 }
 
 #[tokio::test]

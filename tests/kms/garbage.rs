@@ -16,6 +16,9 @@ use uuid::Uuid;
 
 const NAMES: RootWrapped = RootWrapped::Term { instance: InstanceId(Uuid::nil()), term: 1 };
 
+/// Long enough for a busy machine.
+const LONG: Duration = Duration::from_secs(20);
+
 /// A socket in the system's directory that goes with the test.
 struct Socket(PathBuf);
 
@@ -34,9 +37,9 @@ impl Drop for Socket {
 }
 
 /// Asks whoever handles the socket's connections for everything; nothing may succeed.
-async fn is_refused(name: &str, handle: impl AsyncFn(UnixStream)) -> KmsError {
+async fn is_refused(name: &str, deadline: Duration, handle: impl AsyncFn(UnixStream)) -> KmsError {
     let (socket, listener) = Socket::listen();
-    let kms = Kms::new(socket.0.clone(), Duration::from_secs(2));
+    let kms = Kms::new(socket.0.clone(), deadline);
     let answering = async {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
@@ -51,7 +54,7 @@ async fn is_refused(name: &str, handle: impl AsyncFn(UnixStream)) -> KmsError {
         assert_eq!(kms.key_id(), None, "{name}");
         error
     };
-    timeout(Duration::from_secs(20), async {
+    timeout(3 * LONG, async {
         tokio::select! {
             error = asking => error,
             () = answering => unreachable!("it accepts for ever"),
@@ -70,7 +73,7 @@ async fn what_is_no_grpc_is_a_broken_connection() {
         ("ones", &[0xff; 4096]),
         ("half a frame", b"\0\0\x06\x04\0\0\0\0"),
     ] {
-        let error = is_refused(name, async |stream: UnixStream| {
+        let error = is_refused(name, LONG, async |stream: UnixStream| {
             stream.writable().await.unwrap();
             let mut stream = stream.into_std().unwrap();
             let _ = stream.write_all(bytes);
@@ -82,7 +85,8 @@ async fn what_is_no_grpc_is_a_broken_connection() {
 
 #[tokio::test]
 async fn a_listener_that_says_nothing_has_its_deadline() {
-    let error = is_refused("silence", async |_kept: UnixStream| std::future::pending().await).await;
+    let error =
+        is_refused("silence", Duration::from_millis(300), async |_kept: UnixStream| std::future::pending().await).await;
     assert!(matches!(error, KmsError::TooSlow { .. }), "{error}");
 }
 
@@ -98,7 +102,7 @@ async fn a_missing_socket_says_where_it_should_be() {
 
 #[tokio::test]
 async fn http_that_is_no_kms_answer_is_refused() {
-    static LONG: [u8; 20_000] = [b'9'; 20_000];
+    static DIGITS: [u8; 20_000] = [b'9'; 20_000];
     for (name, status, kind, grpc_status, body) in [
         ("a web page", 200, "text/html", None, &b"<html>"[..]),
         ("an error page", 500, "text/plain", None, b"no"),
@@ -109,9 +113,9 @@ async fn http_that_is_no_kms_answer_is_refused() {
         ("a compressed message", 200, "application/grpc", Some(b"0"), b"\x01\0\0\0\0"),
         ("two messages", 200, "application/grpc", Some(b"0"), b"\0\0\0\0\0\0\0\0\0\0"),
         ("an unknown code", 200, "application/grpc", Some(b"99"), b""),
-        ("a code that is none", 200, "application/grpc", Some(&LONG), b""),
+        ("a code that is none", 200, "application/grpc", Some(&DIGITS), b""),
     ] {
-        let error = is_refused(name, async |stream: UnixStream| {
+        let error = is_refused(name, LONG, async |stream: UnixStream| {
             let service = service_fn(move |_| async move {
                 let mut answer = Response::builder().status(status).header("content-type", kind);
                 if let Some(grpc_status) = grpc_status {
