@@ -10,7 +10,7 @@ default:
 dev *arguments:
     cargo run -- dev {{ arguments }}
 
-# Everything that must pass before a commit; what `.ci/run` does without a cluster.
+# Everything that must pass before a commit; what `.ci/run` does without Go and without a cluster.
 check: format-check lint deny test
 
 # Format the code.
@@ -24,7 +24,7 @@ format-check:
 # Clippy, warnings denied; the command line program also as it is released, without `dev`.
 lint:
     cargo clippy --workspace --all-targets --locked -- -D warnings
-    cargo clippy -p strongroom-tests --test cluster --locked -- -D warnings
+    cargo clippy -p strongroom-tests --test cluster --test kms --locked -- -D warnings
     cargo clippy -p strongroom-cli --no-default-features --locked -- -D warnings
 
 # Licences, sources, and the crates' directions. Not advisories, whose database must be fetched: that belongs to a release.
@@ -39,9 +39,13 @@ duplicates:
 unused:
     cargo machete
 
-# All tests that need no cluster; they start their own PostgreSQL.
+# All tests that need neither Go nor a cluster; they start their own PostgreSQL.
 test *arguments:
     cargo test --workspace --locked {{ arguments }}
+
+# The KMS suite, with a real plugin: needs Go.
+test-kms *arguments:
+    cargo test -p strongroom-tests --test kms --locked {{ arguments }}
 
 # The cluster suite: needs a KUBECONFIG.
 test-cluster *arguments:

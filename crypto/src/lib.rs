@@ -2,7 +2,7 @@
 //!
 //! What it is: root key providers ([`RootKeyProvider`]), the running server's [`Keyring`], sealing and opening of values (opening costs a
 //! [`strongroom_policy::Grant`]), MACs of database rows, [`Session`]s and issued [`Token`]s.
-//! What it is not: a place for SQL, HTTP or decisions. It stores nothing; it hands out wrapped keys and takes them back.
+//! What it is not: a place for SQL, HTTP or decisions, nor for any other IO than reading a root key's file; providers that ask somebody are the server's. It stores nothing; it hands out wrapped keys and takes them back.
 //!
 //! Numbers of terms and generations are `i32`, PostgreSQL's `integer`, and count from 1.
 //!
@@ -15,6 +15,7 @@ mod keyring;
 mod mac;
 mod manifest;
 mod names;
+mod provider;
 mod root;
 mod row;
 mod seal;
@@ -27,11 +28,12 @@ mod value;
 mod wrapped;
 
 pub use capability::System;
-pub use keyring::{Keyring, KeyringError, KeyringMac, ProjectKey};
+pub use keyring::{Keyring, KeyringError, KeyringMac, ProjectKey, rewrap};
 pub use mac::{KeyedHash, Purpose};
 pub use manifest::Entries;
 pub use names::RootWrapped;
-pub use root::{ProviderError, ROOT_KEY_VARIABLE, RootKey, RootKeyError, RootKeyProvider};
+pub use provider::{ProviderAnswer, ProviderError, Reason, RootKeyProvider, RootKeys};
+pub use root::{ROOT_KEY_VARIABLE, RootKey, RootKeyError};
 pub use row::Tampered;
 pub use seal::EnvelopeError;
 pub use session::{CannotIssue, MAX_SESSION, MAX_WORKLOAD_SESSION, Session, SessionError};

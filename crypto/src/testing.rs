@@ -1,5 +1,7 @@
 //! What this crate's tests share.
 
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 use strongroom_core::{InstanceId, ProjectId, SecretId};
 use uuid::Uuid;
 
@@ -16,4 +18,12 @@ pub(crate) fn vectors(text: &str) -> serde_json::Value {
 pub(crate) fn hex(text: &serde_json::Value) -> Vec<u8> {
     let digits = text.as_str().unwrap();
     (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect()
+}
+
+/// What a future gives that never waits, as those of a key in this process are.
+pub(crate) fn now<F: Future>(future: F) -> F::Output {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => output,
+        Poll::Pending => panic!("it waits for something"),
+    }
 }

@@ -175,7 +175,7 @@ mod tests {
         init(&directory).run(&SystemClock).unwrap();
         let settings = crate::Settings::load(&directory.join("server.toml")).unwrap();
         assert_eq!(settings.instance, "trial");
-        RootKey::from_file(&settings.root_key).unwrap();
+        crate::root::Root::open(&settings.root_key).unwrap();
         let before = std::fs::read(directory.join("tls.crt")).unwrap();
         assert!(init(&directory).run(&SystemClock).unwrap_err().to_string().contains("nothing was changed"));
         assert_eq!(std::fs::read(directory.join("tls.crt")).unwrap(), before);

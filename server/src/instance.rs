@@ -65,6 +65,13 @@ pub enum CannotOpen {
     Corrupt,
 }
 
+impl CannotOpen {
+    /// Whether only the root key's provider is away: then it may open later.
+    pub fn is_root_away(&self) -> bool {
+        matches!(self, Self::Keyring(error) if error.is_unavailable())
+    }
+}
+
 /// Opens the instance, or makes it where the database is empty. Safe with several processes starting at once: one makes it, the rest open it.
 pub async fn open_or_create(
     store: &Store,
@@ -101,7 +108,7 @@ pub async fn check_existing(
     {
         // Before the key: another instance has another root key, and the answer would be about keys instead.
         check_same((&found, found_kind), name, kind)?;
-        KeyringMac::open(root, id, &wrapped)?;
+        KeyringMac::open(root, id, &wrapped).await?;
     }
     Ok(())
 }
@@ -124,7 +131,7 @@ async fn open(
 ) -> Result<(Verified<InstanceRow>, Keyring), CannotOpen> {
     // The MAC's key stands in the row that it authenticates: it is sealed under the root key for the id that the row claims, so it opens for no other.
     let (id, wrapped) = row.claimed(|row| (row.id, row.keyring_mac_key.clone()));
-    let mac = KeyringMac::open(root, id, &wrapped)?;
+    let mac = KeyringMac::open(root, id, &wrapped).await?;
     let row = mac.verify_row(row)?;
     let mut wrapped_terms = Vec::new();
     for term in terms(connection).await? {
@@ -143,7 +150,7 @@ async fn open(
             wrapped: key.wrapped.clone(),
         });
     }
-    Ok((row, Keyring::open(root, mac, &wrapped_terms, &wrapped_keys)?))
+    Ok((row, Keyring::open(root, mac, &wrapped_terms, &wrapped_keys).await?))
 }
 
 async fn create(
@@ -155,7 +162,7 @@ async fn create(
 ) -> Result<Instance, CannotOpen> {
     let id = InstanceId(Uuid::new_v4());
     let created_at = clock.now();
-    let (keyring, wrapped) = Keyring::create(root, id)?;
+    let (keyring, wrapped) = Keyring::create(root, id).await?;
     let row = InstanceRow {
         id,
         name: name.to_owned(),

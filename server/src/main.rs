@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
-use std::{io::Write as _, path::PathBuf, process::ExitCode};
+use std::{io::Write as _, path::PathBuf, process::ExitCode, time::Duration};
 use strongroom_core::{SecretBytes, SystemClock};
 use strongroom_server::{
     Server, Settings,
@@ -54,6 +54,9 @@ enum AdminVerb {
         /// How long the token lives, in minutes; at most 1440.
         #[arg(long, default_value_t = 60)]
         minutes: u32,
+        /// How long to wait for the database and for the root key's provider, in seconds.
+        #[arg(long, default_value_t = 30)]
+        wait_seconds: u64,
     },
 }
 
@@ -100,7 +103,9 @@ async fn main() -> ExitCode {
     let outcome = match Command::parse().verb {
         Verb::Run { settings, accept_older_database } => run(&settings, accept_older_database).await,
         Verb::Init(arguments) => init(arguments),
-        Verb::Admin { verb: AdminVerb::Claim { settings, minutes } } => admin_claim(&settings, minutes).await,
+        Verb::Admin { verb: AdminVerb::Claim { settings, minutes, wait_seconds } } => {
+            admin_claim(&settings, minutes, Duration::from_secs(wait_seconds)).await
+        }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -117,7 +122,12 @@ async fn run(file: &SettingsFile, accept_older_database: bool) -> anyhow::Result
     process::harden();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let server = Server::start(&settings).await?;
+    // A start may wait long for the database or the root key's provider; it has written nothing before they are there.
+    let server = tokio::select! {
+        server = Server::start(&settings) => server?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -157,12 +167,17 @@ fn init(arguments: InitArguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn admin_claim(file: &SettingsFile, minutes: u32) -> anyhow::Result<()> {
+async fn admin_claim(file: &SettingsFile, minutes: u32, patience: Duration) -> anyhow::Result<()> {
     let settings = Settings::load(&file.settings)?;
     process::log("warn")?;
     process::harden();
     let (_stop, stopped) = tokio::sync::watch::channel(false);
-    let (app, background) = open_app(&settings, stopped).await?;
+    let opening = tokio::time::timeout(patience, open_app(&settings, stopped)).await;
+    let (app, background) = opening.map_err(|_| {
+        anyhow::anyhow!(
+            "the instance did not open within {patience:?}; what it waited for stands above (--wait-seconds waits longer). Nothing was claimed"
+        )
+    })??;
     let origin = Origin { request_id: uuid::Uuid::now_v7(), source: None };
     let outcome = claim(&app, origin, time::Duration::minutes(i64::from(minutes))).await;
     drop(app);

@@ -27,6 +27,8 @@ pub const WATCHES: &str = "strongroom_watches";
 pub const CONNECTIONS: &str = "strongroom_connections";
 /// Database connections by state.
 pub const DATABASE_CONNECTIONS: &str = "strongroom_database_connections";
+/// Whether the root key's providers are well.
+pub const ROOT_KEY_WELL: &str = "strongroom_root_key_provider_well";
 
 /// Every metric: name, type, meaning.
 pub const ALL: &[(&str, &str, &str)] = &[
@@ -42,6 +44,11 @@ pub const ALL: &[(&str, &str, &str)] = &[
     (WATCHES, "gauge", "Open watches"),
     (CONNECTIONS, "gauge", "Open client connections"),
     (DATABASE_CONNECTIONS, "gauge", "Database connections by state"),
+    (
+        ROOT_KEY_WELL,
+        "gauge",
+        "Whether the root key's provider is well, 1 or 0, by provider (current or previous); without it a running server serves on, and none can start",
+    ),
 ];
 
 /// Installs the process's recorder, once, and gives its handle.

@@ -8,9 +8,10 @@ use crate::{
     cluster::{Reviewers, install_jwt_provider},
     follow::{follow, write_anchor},
     http,
-    instance::{check_existing, open_or_create},
+    instance::{CannotOpen, Instance, check_existing, open_or_create},
     keys::Keys,
     metrics,
+    root::{Root, Waiting},
     serve::{serve, tls},
     settings::Settings,
     watchers::{Watchers, listen},
@@ -18,13 +19,13 @@ use crate::{
 use anyhow::Context as _;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use strongroom_core::{Action, Clock, Decision, SystemClock};
-use strongroom_crypto::RootKey;
+use strongroom_crypto::RootKeys;
 use strongroom_policy::Engine;
 use strongroom_store::{InstanceKind, Options, Store, manifests};
 use tokio::{
     net::TcpListener,
     sync::{Mutex, Semaphore, watch},
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
 };
 
 /// How long a start waits for the database.
@@ -44,6 +45,8 @@ pub struct Server {
 pub struct Background {
     audit: JoinHandle<()>,
     store: Store,
+    /// Ends when it is dropped.
+    _root: JoinSet<()>,
 }
 
 impl Background {
@@ -58,7 +61,9 @@ impl Background {
 pub async fn open_app(settings: &Settings, stop: watch::Receiver<bool>) -> anyhow::Result<(Arc<App>, Background)> {
     install_jwt_provider();
     // The root key first: with none, the database is not even looked at.
-    let root = RootKey::from_file(&settings.root_key)?;
+    let root = Root::open(&settings.root_key)?;
+    let mut waiting = Waiting::default();
+    root.wait(&mut waiting).await;
     let url = settings.database_url.expose_str().context("the database's URL is not text")?;
     let options = Options {
         max_connections: settings.database_connections,
@@ -70,11 +75,16 @@ pub async fn open_app(settings: &Settings, stop: watch::Receiver<bool>) -> anyho
     let store = Store::connect(url, &options)?;
     wait_for_database(&store).await?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    // A database that is somebody else's is left as it is, its schema too.
-    check_existing(&store, &root, &settings.instance, settings.kind).await?;
-    store.migrate().await?;
-    let instance = open_or_create(&store, &root, &settings.instance, settings.kind, clock.as_ref()).await?;
-    let keys = Arc::new(Keys::new(Arc::new(root), instance.keyring.clone()));
+    let instance = loop {
+        match open_instance(&store, root.keys(), settings, clock.as_ref()).await {
+            Err(error) if error.is_root_away() => {
+                waiting.pause(&format!("{:#}", anyhow::Error::new(error))).await;
+                root.wait(&mut waiting).await;
+            }
+            opened => break opened?,
+        }
+    };
+    let keys = Arc::new(Keys::new(root.keys().clone(), instance.keyring.clone()));
     let (audit, writing) = AuditWriter::start(store.clone(), keys.clone(), clock.clone());
     let app = Arc::new(App {
         instance,
@@ -95,7 +105,19 @@ pub async fn open_app(settings: &Settings, stop: watch::Receiver<bool>) -> anyho
         stop,
     });
     check_anchor(&app, settings.accept_older_database).await?;
-    Ok((app, Background { audit: writing, store }))
+    Ok((app, Background { audit: writing, store, _root: root.watch() }))
+}
+
+async fn open_instance(
+    store: &Store,
+    root: &RootKeys,
+    settings: &Settings,
+    clock: &dyn Clock,
+) -> Result<Instance, CannotOpen> {
+    // A database that is somebody else's is left as it is, its schema too.
+    check_existing(store, root, &settings.instance, settings.kind).await?;
+    store.migrate().await?;
+    open_or_create(store, root, &settings.instance, settings.kind, clock).await
 }
 
 impl Server {

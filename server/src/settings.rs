@@ -2,6 +2,10 @@
 //!
 //! Relative file names are relative to the settings file, so that a directory made by `init` works wherever it is mounted.
 
+mod root_key;
+
+pub use root_key::{RootKeySettings, RootKeySource};
+
 use crate::anchor::AnchorPlace;
 use crate::quoting::harmless;
 use crate::serve::Deadlines;
@@ -40,8 +44,8 @@ pub struct Settings {
     pub certificate: PathBuf,
     /// PEM of its key.
     pub key: PathBuf,
-    /// The root key's file.
-    pub root_key: PathBuf,
+    /// Where the root key comes from.
+    pub root_key: RootKeySettings,
     /// Where the manifests' epochs are written outside the database.
     pub anchor: Option<AnchorPlace>,
     /// Whether a database older than its anchor is taken all the same. Not in the file: it is a word for one start.
@@ -97,7 +101,7 @@ struct File {
     #[serde(default)]
     database: Database,
     tls: Tls,
-    root_key: RootKey,
+    root_key: root_key::Table,
     #[serde(default)]
     anchor: Anchor,
     #[serde(default)]
@@ -135,12 +139,6 @@ impl Default for Database {
 struct Tls {
     certificate: PathBuf,
     key: PathBuf,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RootKey {
-    file: PathBuf,
 }
 
 #[derive(Default, Deserialize)]
@@ -243,12 +241,13 @@ impl Settings {
             })?),
             (Some(_), Some(_)) => return Err(malformed("anchor: either file or config_map".to_owned())),
         };
+        let kind = match parsed.kind {
+            Kind::Dev => InstanceKind::Dev,
+            Kind::Production => InstanceKind::Production,
+        };
         Ok(Self {
             instance: parsed.instance,
-            kind: match parsed.kind {
-                Kind::Dev => InstanceKind::Dev,
-                Kind::Production => InstanceKind::Production,
-            },
+            kind,
             listen: parsed.listen,
             log: log.unwrap_or(parsed.log),
             database_url,
@@ -256,7 +255,7 @@ impl Settings {
             database_connections: parsed.database.connections,
             certificate: resolve(parsed.tls.certificate),
             key: resolve(parsed.tls.key),
-            root_key: resolve(parsed.root_key.file),
+            root_key: parsed.root_key.parse(kind, resolve).map_err(malformed)?,
             anchor,
             accept_older_database: false,
             session_seconds: parsed.sessions.seconds,
@@ -298,7 +297,7 @@ mod tests {
     #[test]
     fn files_are_relative_to_the_settings_file() {
         let settings = parse(GOOD, Some("postgres://x")).unwrap();
-        assert_eq!(settings.root_key, Path::new("/etc/strongroom/root.key"));
+        assert_eq!(settings.root_key.current, RootKeySource::File("/etc/strongroom/root.key".into()));
         assert_eq!(settings.kind, InstanceKind::Production);
     }
 
@@ -311,6 +310,8 @@ mod tests {
             (GOOD.replace("trial", "Trial"), Some("postgres://x"), "instance:"),
             (format!("{GOOD}[sessions]\nseconds = 3600\n"), Some("postgres://x"), "sessions.seconds"),
             (GOOD.replace("[root_key]\nfile = \"root.key\"\n", ""), Some("postgres://x"), "root_key"),
+            (GOOD.replace("file = \"root.key\"", "env = true"), Some("postgres://x"), "root_key.env"),
+            (GOOD.replace("file", "previous_file"), Some("postgres://x"), "/server.toml: root_key: none of"),
             (
                 GOOD.replace("instance", "kind = \"canary\"\ninstance"),
                 Some("postgres://x"),

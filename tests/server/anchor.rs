@@ -15,7 +15,7 @@ struct World {
 impl World {
     async fn new() -> Self {
         let server = TestServer::start_with(|settings| {
-            let directory = settings.root_key.parent().unwrap().to_owned();
+            let directory = settings.certificate.parent().unwrap().to_owned();
             settings.anchor = Some(AnchorPlace::File(directory.join("anchor")));
         })
         .await;

@@ -14,10 +14,17 @@ use std::{
 use strongroom_api::access::{Grant, NewCluster, NewGrant, NewProject, Trust};
 use strongroom_client::{Client, Credential};
 use strongroom_core::{Action, Clock as _, ProjectName, Scope, SecretBytes, SystemClock};
-use strongroom_crypto::{Keyring, RootKey};
+use strongroom_crypto::Keyring;
 use strongroom_local::{Issuer, Pod};
 use strongroom_server::{
-    Deadlines, Server, Settings, app::Origin, init::Init, instance::open_or_create, open_app, operations::claim::claim,
+    Deadlines, Server, Settings,
+    app::Origin,
+    init::Init,
+    instance::open_or_create,
+    open_app,
+    operations::claim::claim,
+    root::Root,
+    settings::{RootKeySettings, RootKeySource},
 };
 use strongroom_store::{InstanceKind, Options, Store};
 use uuid::Uuid;
@@ -109,7 +116,7 @@ impl TestServer {
             database_connections: 8,
             certificate: file("tls.crt"),
             key: file("tls.key"),
-            root_key: file("root.key"),
+            root_key: RootKeySettings::only(RootKeySource::File(file("root.key"))),
             anchor: None,
             accept_older_database: false,
             session_seconds: 900,
@@ -187,9 +194,9 @@ impl TestServer {
 
     /// The instance's keyring, opened as the server does it: for sessions that no login gives.
     pub async fn keyring(&self) -> Arc<Keyring> {
-        let root = RootKey::from_file(&self.settings.root_key).unwrap();
+        let root = Root::open(&self.settings.root_key).unwrap();
         let store = Store::connect(&self.database.url(), &Options::default()).unwrap();
-        let instance = open_or_create(&store, &root, INSTANCE, InstanceKind::Dev, &SystemClock).await.unwrap();
+        let instance = open_or_create(&store, &**root.keys(), INSTANCE, InstanceKind::Dev, &SystemClock).await.unwrap();
         store.close().await;
         instance.keyring
     }
