@@ -56,6 +56,7 @@ async fn measure() -> Result<()> {
         listen: "127.0.0.1".into(),
         database_url: Some(SecretBytes::from(postgres.url())),
         database_ca: None,
+        anchor_config_map: None,
         agent_image: "none".into(),
     };
     init.run(&SystemClock)?;

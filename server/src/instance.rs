@@ -9,7 +9,7 @@ use strongroom_crypto::{
 use strongroom_store::{
     Connection, InstanceKind, InstanceRow, ManifestScope, PurposeKeyRow, RevisionRow, Store, StoreError, TermRow,
     claimed_instance, insert_instance, insert_manifest, insert_purpose_key, insert_revision, insert_term, instance,
-    is_migrated, lock_instance, purpose_keys, terms,
+    is_migrated, lock_instance, manifest, purpose_keys, terms,
 };
 use thiserror::Error;
 use uuid::Uuid;
@@ -60,6 +60,11 @@ pub enum CannotOpen {
         /// What the settings say.
         wanted: String,
     },
+    /// The instance has no manifest.
+    #[error(
+        "the database has no manifest of the instance: somebody removed it, or it was made before there were manifests, by a version that was never released"
+    )]
+    NoManifest,
     /// The keyring's rows do not fit together.
     #[error("the keyring's rows hold what Strongroom never writes")]
     Corrupt,
@@ -86,6 +91,10 @@ pub async fn open_or_create(
         Some(row) => {
             let (row, keyring) = open(transaction.connection(), root, row).await?;
             check_same((&row.name, row.kind), name, kind)?;
+            // What it says is checked with each decision; that there is one is said here, where it can be said clearly.
+            if manifest(transaction.connection(), ManifestScope::Instance).await?.is_none() {
+                return Err(CannotOpen::NoManifest);
+            }
             Instance { id: row.id, name: row.name.clone(), kind: row.kind, keyring: Arc::new(keyring) }
         }
         None => create(transaction.connection(), root, name, kind, clock).await?,

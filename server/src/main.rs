@@ -93,6 +93,9 @@ struct InitArguments {
     /// PEM of the CA that the database's certificate must chain to.
     #[arg(long)]
     database_ca: Option<PathBuf>,
+    /// The ConfigMap, `namespace/name`, in which the server keeps its anchor: with it a database that was set back is noticed.
+    #[arg(long)]
+    anchor_config_map: Option<String>,
     /// The agent's image.
     #[arg(long, default_value = "strongroom/agent:trial")]
     agent_image: String,
@@ -159,6 +162,7 @@ fn init(arguments: InitArguments) -> anyhow::Result<()> {
         listen: arguments.listen,
         database_url,
         database_ca: arguments.database_ca.map(read).transpose()?,
+        anchor_config_map: arguments.anchor_config_map,
         agent_image: arguments.agent_image,
     }
     .run(&SystemClock)?;

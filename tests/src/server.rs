@@ -102,6 +102,7 @@ impl TestServer {
             listen: "127.0.0.1".to_owned(),
             database_url: None,
             database_ca: None,
+            anchor_config_map: None,
             agent_image: "strongroom/agent:test".to_owned(),
         };
         init.run(&SystemClock).unwrap();

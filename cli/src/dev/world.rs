@@ -197,6 +197,7 @@ fn settings(listen: IpAddr, port: u16, directory: &Directory, database: &Databas
         listen: if listen.is_ipv6() { format!("[{listen}]") } else { listen.to_string() },
         database_url: private_url,
         database_ca: None,
+        anchor_config_map: None,
         agent_image: "none".to_owned(),
     }
     .run(&SystemClock)?;
