@@ -57,6 +57,7 @@ codes! {
     MethodNotAllowed = "method_not_allowed", 405, "The route exists, but not with this method.", "See the API's documentation.";
     AlreadyExists = "already_exists", 409, "Something of this name exists.", "Choose another name.";
     VersionConflict = "version_conflict", 412, "The secret's current version is not the one the request was made for.", "Read it again and decide anew.";
+    PreconditionRequired = "precondition_required", 428, "The project demands that every write says which version it is made for.", "Send `if-match: \"<current version>\"`, or `if-none-match: *` for a new secret.";
     BodyTooLarge = "body_too_large", 413, "The body is larger than allowed.", "A payload is at most 1 MiB.";
     UnsupportedMediaType = "unsupported_media_type", 415, "The body's content type is not application/json.", "Send JSON with `content-type: application/json`.";
     BadPolicy = "bad_policy", 422, "The policy does not parse, does not fit the schema, or reaches outside its project.", "See `detail` for the position.";

@@ -29,6 +29,9 @@ pub enum Failure {
     /// The precondition does not hold.
     #[error("another version is current")]
     VersionConflict,
+    /// The project demands a precondition of every write, and there is none.
+    #[error("a precondition is required")]
+    PreconditionRequired,
     /// Something of this name exists.
     #[error("{0} exists already")]
     Conflict(Conflict),
@@ -66,6 +69,7 @@ impl Failure {
             Self::Shredded => ErrorCode::ProjectShredded,
             Self::FieldNotFound => ErrorCode::FieldNotFound,
             Self::VersionConflict => ErrorCode::VersionConflict,
+            Self::PreconditionRequired => ErrorCode::PreconditionRequired,
             Self::Conflict(_) => ErrorCode::AlreadyExists,
             Self::Invalid(_) => ErrorCode::UnprocessableContent,
             Self::BadPolicy(_) => ErrorCode::BadPolicy,

@@ -30,6 +30,7 @@ impl Refusal {
             | Failure::Shredded
             | Failure::FieldNotFound
             | Failure::VersionConflict
+            | Failure::PreconditionRequired
             | Failure::OutcomeUnknown
             | Failure::AuditUnavailable => None,
             Failure::Conflict(conflict) => Some(format!("{conflict} exists already")),

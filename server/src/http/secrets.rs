@@ -3,7 +3,7 @@
 use super::{body::JsonBody, caller::Authenticated, problem::Refusal, query::Parameters};
 use crate::{
     app::App,
-    operations::secrets::{self as operations, Precondition},
+    operations::secrets::{self as operations, Precondition, Put},
 };
 use axum::{
     extract::State,
@@ -75,7 +75,7 @@ pub(super) async fn put(
     let (payload, reason) = body.into_payload().map_err(|error| {
         Refusal::new(ErrorCode::UnprocessableContent, Some(error.to_string()), caller.origin.request_id)
     })?;
-    let result = operations::put(&app, &caller, &path, &payload, reason, precondition)
+    let result = operations::put(&app, &caller, &path, Put { payload: &payload, reason, precondition })
         .await
         .map_err(|failure| Refusal::from_failure(failure, caller.origin))?;
     Ok(with_tag(json(&result), result.version))

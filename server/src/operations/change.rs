@@ -206,6 +206,7 @@ pub async fn audited<T>(
         | Failure::Shredded
         | Failure::FieldNotFound
         | Failure::VersionConflict
+        | Failure::PreconditionRequired
         | Failure::Conflict(_)
         | Failure::OutcomeUnknown => Decision::Allowed,
         _ => Decision::Undecided,

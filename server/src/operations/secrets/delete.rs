@@ -1,8 +1,9 @@
 //! Deleting.
 
 use super::{
+    precondition::Precondition,
     unsigned,
-    write::{Precondition, Write, precondition_holds},
+    work::{Halt, Work},
 };
 use crate::{
     app::{App, Caller},
@@ -14,22 +15,32 @@ use strongroom_store::{SecretRow, update_secret};
 
 /// Deletes a secret; its versions stay, and a put revives it with the next number.
 pub async fn delete(app: &App, caller: &Caller, path: &SecretPath, precondition: Precondition) -> Result<(), Failure> {
-    let outcome = try_delete(app, caller, path, precondition).await;
-    audited(app, caller, Action::Delete, path.to_string(), outcome).await
+    let outcome = async {
+        let mut work = Work::begin(app).await?;
+        let outcome = delete_in(app, caller, &mut work, path, precondition).await;
+        work.finish(app, caller, outcome).await
+    };
+    audited(app, caller, Action::Delete, path.to_string(), outcome.await).await
 }
 
-async fn try_delete(app: &App, caller: &Caller, path: &SecretPath, precondition: Precondition) -> Result<(), Failure> {
-    let mut write = Write::begin(app, caller, path, Action::Delete).await?;
-    let secret = write.secret.take().ok_or(Failure::NotFound)?;
+/// [`delete`] in a transaction.
+pub async fn delete_in(
+    app: &App,
+    caller: &Caller,
+    work: &mut Work,
+    path: &SecretPath,
+    precondition: Precondition,
+) -> Result<(), Halt> {
+    let mut held = work.hold(app, caller, path, Action::Delete).await?;
+    let secret = held.take()?;
     if secret.deleted {
-        return Err(Failure::Deleted);
+        return Err(Failure::Deleted.into());
     }
-    if !precondition_holds(precondition, Some(&secret)) {
-        return Err(Failure::VersionConflict);
-    }
+    precondition.check(held.rules.existing_project()?.settings(), Some(&secret))?;
     let version = unsigned(secret.current_version);
-    let row =
-        SecretRow { deleted: true, updated_at: app.clock.now(), revision: secret.revision + 1, ..secret.into_inner() };
-    update_secret(write.transaction.connection(), &app.keyring().mac_row(row)).await?;
-    write.commit(app, caller, path, version).await
+    let row = SecretRow { deleted: true, updated_at: app.clock.now(), revision: secret.revision + 1, ..secret };
+    update_secret(work.connection(), &app.keyring().mac_row(row)).await?;
+    work.changed(path);
+    work.record(app, caller, &[&held.grant], path, Some(version), "ok");
+    Ok(())
 }

@@ -2,17 +2,19 @@
 
 mod delete;
 mod list;
+mod precondition;
 mod put;
 mod read;
 mod versions;
-mod write;
+mod work;
 
-pub use delete::delete;
+pub use delete::{delete, delete_in};
 pub use list::{MAX_PAGE, list};
-pub use put::{MAX_REASON, put};
+pub use precondition::Precondition;
+pub use put::{MAX_REASON, Put, put, put_in};
 pub use read::{ReadSecret, read};
 pub use versions::versions;
-pub use write::Precondition;
+pub use work::{Halt, Work};
 
 use super::authorization::{Rules, decide, refused};
 use crate::{
