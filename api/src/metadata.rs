@@ -189,10 +189,14 @@ mod tests {
     fn in_a_patch_what_is_left_out_differs_from_null() {
         let patch = |text: &str| serde_json::from_str::<PatchMetadata>(text).unwrap();
         let none = patch("{}");
-        assert_eq!((none.owner, none.expires_at, none.keep_versions, none.deletion_protected), (None, None, None, None));
+        assert_eq!(
+            (none.owner, none.expires_at, none.keep_versions, none.deletion_protected),
+            (None, None, None, None)
+        );
         let null = patch(r#"{"owner":null,"expires_at":null,"keep_versions":null}"#);
         assert_eq!((null.owner, null.expires_at, null.keep_versions), (Some(None), Some(None), Some(None)));
-        let set = r#"{"labels":{"a":"1","b":null},"owner":"team:a","expires_at":"2030-01-01T00:00:00Z","keep_versions":3}"#;
+        let set =
+            r#"{"labels":{"a":"1","b":null},"owner":"team:a","expires_at":"2030-01-01T00:00:00Z","keep_versions":3}"#;
         assert_eq!(serde_json::to_string(&patch(set)).unwrap(), set);
         let cleared = r#"{"owner":null,"expires_at":null,"keep_versions":null}"#;
         assert_eq!(serde_json::to_string(&patch(cleared)).unwrap(), cleared);

@@ -69,8 +69,8 @@ pub async fn due_expiries(
     .await?;
     rows.into_iter()
         .map(|r| {
-            let path = SecretPath::parse(&r.path)
-                .map_err(|_| StoreError::Corrupt { table: "secrets", column: "path" })?;
+            let path =
+                SecretPath::parse(&r.path).map_err(|_| StoreError::Corrupt { table: "secrets", column: "path" })?;
             Ok(DueExpiry { id: SecretId(r.id), path, expires_at: r.expires_at })
         })
         .collect()
