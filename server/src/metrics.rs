@@ -29,6 +29,8 @@ pub const CONNECTIONS: &str = "strongroom_connections";
 pub const DATABASE_CONNECTIONS: &str = "strongroom_database_connections";
 /// Whether the root key's providers are well.
 pub const ROOT_KEY_WELL: &str = "strongroom_root_key_provider_well";
+/// Secrets near their expiry, and past it.
+pub const EXPIRIES: &str = "strongroom_secret_expiries";
 
 /// Every metric: name, type, meaning.
 pub const ALL: &[(&str, &str, &str)] = &[
@@ -44,6 +46,11 @@ pub const ALL: &[(&str, &str, &str)] = &[
     (WATCHES, "gauge", "Open watches"),
     (CONNECTIONS, "gauge", "Open client connections"),
     (DATABASE_CONNECTIONS, "gauge", "Database connections by state"),
+    (
+        EXPIRIES,
+        "gauge",
+        "Secrets within their project's notice period (`soon`) and past their expiry (`expired`), by stage",
+    ),
     (
         ROOT_KEY_WELL,
         "gauge",

@@ -11,6 +11,7 @@ use crate::{
     instance::{CannotOpen, Instance, check_existing, open_or_create},
     keys::Keys,
     metrics,
+    operations::expiry,
     root::{Root, Waiting},
     serve::{serve, tls},
     settings::Settings,
@@ -24,7 +25,7 @@ use strongroom_policy::Engine;
 use strongroom_store::{InstanceKind, Options, Store, manifests};
 use tokio::{
     net::TcpListener,
-    sync::{Mutex, Semaphore, watch},
+    sync::{Mutex, Notify, Semaphore, watch},
     task::{JoinHandle, JoinSet},
 };
 
@@ -38,6 +39,7 @@ pub struct Server {
     serving: JoinHandle<()>,
     listening: JoinHandle<()>,
     following: JoinHandle<()>,
+    expiring: JoinHandle<()>,
     background: Background,
 }
 
@@ -59,6 +61,15 @@ impl Background {
 
 /// Opens the instance: migrates the database, opens or makes the keyring. `stop` tells streams that the server stops.
 pub async fn open_app(settings: &Settings, stop: watch::Receiver<bool>) -> anyhow::Result<(Arc<App>, Background)> {
+    open_app_at(settings, stop, Arc::new(SystemClock)).await
+}
+
+/// The same with a clock that is given: for tests of what happens in a year.
+pub async fn open_app_at(
+    settings: &Settings,
+    stop: watch::Receiver<bool>,
+    clock: Arc<dyn Clock>,
+) -> anyhow::Result<(Arc<App>, Background)> {
     install_jwt_provider();
     // The root key first: with none, the database is not even looked at.
     let root = Root::open(&settings.root_key)?;
@@ -74,7 +85,6 @@ pub async fn open_app(settings: &Settings, stop: watch::Receiver<bool>) -> anyho
     };
     let store = Store::connect(url, &options)?;
     wait_for_database(&store).await?;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let instance = loop {
         match open_instance(&store, root.keys(), settings, clock.as_ref()).await {
             Err(error) if error.is_root_away() => {
@@ -96,6 +106,7 @@ pub async fn open_app(settings: &Settings, stop: watch::Receiver<bool>) -> anyho
         clock,
         audit,
         watchers: Arc::new(Watchers::default()),
+        expiry_changed: Notify::new(),
         reviewers: Reviewers::new(settings.reviewer_token.clone()),
         session_seconds: settings.session_seconds,
         deadlines: settings.deadlines,
@@ -123,6 +134,11 @@ async fn open_instance(
 impl Server {
     /// Starts a server and returns once it listens.
     pub async fn start(settings: &Settings) -> anyhow::Result<Self> {
+        Self::start_at(settings, Arc::new(SystemClock)).await
+    }
+
+    /// The same with a clock that is given.
+    pub async fn start_at(settings: &Settings, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
         metrics::handle();
         let tls = tls(&settings.certificate, &settings.key)?;
         let listener = TcpListener::bind(settings.listen)
@@ -130,13 +146,14 @@ impl Server {
             .with_context(|| format!("cannot listen on {}", settings.listen))?;
         let address = listener.local_addr()?;
         let (stop, stopped) = watch::channel(false);
-        let (app, background) = open_app(settings, stopped.clone()).await?;
+        let (app, background) = open_app_at(settings, stopped.clone(), clock).await?;
+        let expiring = tokio::spawn(expiry::run(app.clone(), stopped.clone()));
         let listening = tokio::spawn(listen(app.store.clone(), app.watchers.clone()));
         let following = tokio::spawn(follow(app.clone(), stopped.clone()));
         let serving =
             tokio::spawn(serve(listener, tls, http::router(app), settings.connections, settings.deadlines, stopped));
         tracing::info!(%address, instance = settings.instance, "serving");
-        Ok(Self { address, stop, serving, listening, following, background })
+        Ok(Self { address, stop, serving, listening, following, expiring, background })
     }
 
     /// Where it listens.
@@ -151,6 +168,7 @@ impl Server {
         self.listening.abort();
         let _ = self.listening.await;
         let _ = self.following.await;
+        let _ = self.expiring.await;
         self.background.finish().await;
         tracing::info!("stopped");
     }
