@@ -13,6 +13,7 @@ mod limits;
 mod lists;
 mod locks;
 mod login;
+mod matrix;
 mod replicas;
 mod review;
 mod routes;

@@ -52,13 +52,14 @@ const CASES: &[(&str, &str, Probe)] = &[
     ("policies", "name = 'not-the-attic'", Probe::Read),
     ("tokens", "true", Probe::Token),
     ("access_revision", "true", Probe::Change),
+    ("tombstones", "version = 1", Probe::List),
     ("manifests", "scope = (SELECT id FROM projects WHERE name = 'shop')", Probe::List),
     ("manifests", "scope = '00000000-0000-0000-0000-000000000000'", Probe::Login),
     ("audit_events", "action = 'claim-admin'", Probe::Event),
 ];
 
 /// Tables with a MAC that are changed elsewhere, where what makes their rows is tested.
-const ELSEWHERE: &[&str] = &["idempotency_keys", "rotations", "tombstones"];
+const ELSEWHERE: &[&str] = &["idempotency_keys", "rotations"];
 
 /// Tables without a MAC: nothing is decided by them.
 const VOLATILE: &[&str] = &["deliveries", "replicas", "secret_activity"];
@@ -101,6 +102,12 @@ impl World {
         admin.put_policy(&Policy { project: project("shop"), name: "not-the-attic".to_owned(), text }).await.unwrap();
         admin.create_cluster(&retired_cluster(&Issuer::new("https://retired.test"))).await.unwrap();
         admin.remove_cluster("retired").await.unwrap();
+        for value in ["destroyed", "kept"] {
+            admin.put(&path("shop/broken"), fields(&[("a", value)]), PutOptions::default()).await.unwrap();
+        }
+        let destroyed = json!({"path": "shop/broken", "versions": [1]}).to_string();
+        let answer = server.request("POST", routes::SECRET_DESTROY, Some(server.admin_token()), Some(&destroyed)).await;
+        assert!((200..300).contains(&answer.status), "{}", answer.text());
         let session = server.session("shop", "api").await;
         let mut sql = server.sql().await;
         // Foreign keys are no protection from a superuser; here they would only hide what the MACs do.

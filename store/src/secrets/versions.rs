@@ -30,7 +30,12 @@ pub async fn insert_version(connection: &mut Connection, row: &Maced<VersionRow>
         mac.tag
     )
     .execute(connection)
-    .await?;
+    .await
+    .map_err(|error| match error.as_database_error().and_then(sqlx::error::DatabaseError::constraint) {
+        // The secret's row says that this number was not given out yet: it was set back.
+        Some("secret_versions_pkey") => StoreError::Corrupt { table: "secret_versions", column: "version" },
+        _ => error.into(),
+    })?;
     one_row("secret_versions", &result)
 }
 

@@ -11,7 +11,7 @@ use crate::{
     operations::{authorization::rules, change::audited},
 };
 use strongroom_core::{Action, FieldName, Payload, SecretPath, VersionSelector};
-use strongroom_store::{Selector, VersionState, read_secret};
+use strongroom_store::{SecretRow, Selector, VersionState, read_secret};
 use time::OffsetDateTime;
 
 /// What a read releases.
@@ -63,6 +63,9 @@ async fn try_read(
     if is_expired(&secret, app.clock.now()) {
         return Err(Failure::Expired);
     }
+    if version.is_none() && points_somewhere(&secret, selector) {
+        return Err(Failure::Integrity(format!("the version that {selector} of {} points at is missing", secret.id)));
+    }
     let version = version.filter(|version| is_kept(&secret, version.version)).ok_or(Failure::NotFound)?;
     match version.state {
         VersionState::Live => {}
@@ -78,6 +81,17 @@ async fn try_read(
     };
     leave_event(app, caller, Action::Read, path.to_string(), number, policies).await?;
     Ok(ReadSecret { version: unsigned(version.version), created_at: version.created_at, payload })
+}
+
+/// Whether the selector is a pointer that is set: then there is a version, or somebody removed it.
+fn points_somewhere(secret: &SecretRow, selector: &VersionSelector) -> bool {
+    match selector {
+        VersionSelector::Current => true,
+        VersionSelector::Previous => secret.previous_version.is_some(),
+        VersionSelector::Pending => secret.pending_version.is_some(),
+        VersionSelector::Alias(alias) => secret.aliases.version(alias).is_some(),
+        VersionSelector::Number(_) => false,
+    }
 }
 
 fn one_field(payload: Payload, name: &FieldName) -> Result<Payload, Failure> {
