@@ -64,9 +64,12 @@ pub async fn delete_in(
                 VersionState::Deleted => return Err(Failure::VersionDeleted.into()),
                 VersionState::Destroyed => return Err(Failure::VersionDestroyed.into()),
             }
-            write_row(app, work, secret, |secret| release(secret, row.version)).await?;
-            let row = VersionRow { state: VersionState::Deleted, ..row.into_inner() };
-            update_version(work.connection(), &app.keyring().mac_row(row)).await?;
+            let after = write_row(app, work, secret, |secret| release(secret, row.version)).await?;
+            // Where only `previous` kept it from being pruned it is gone already.
+            if is_kept(&after, row.version) {
+                let row = VersionRow { state: VersionState::Deleted, ..row.into_inner() };
+                update_version(work.connection(), &app.keyring().mac_row(row)).await?;
+            }
             version
         }
     };
