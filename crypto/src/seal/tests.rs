@@ -4,8 +4,8 @@ use super::*;
 use crate::names::{DataKey, ProjectKeyNames, PurposeKeyNames, RootWrapped, Setting, Value};
 use crate::testing::{INSTANCE, PROJECT, SECRET, hex, vectors};
 use proptest::prelude::*;
-use std::collections::HashSet;
-use strongroom_core::{InstanceId, ProjectId, SecretId};
+use std::collections::{BTreeMap, HashSet};
+use strongroom_core::{InstanceId, MAX_PAYLOAD, ProjectId, SecretId};
 use uuid::Uuid;
 
 const VALUE: Value<'static> = Value { instance: INSTANCE, secret: SECRET, version: 7, media_type: "application/json" };
@@ -31,6 +31,29 @@ proptest! {
         prop_assert!(open(&key(&[1; 32]), &VALUE, &bytes).is_err());
         let claimed = [b"SR\x01\x01\0\0\0\0", &bytes[..]].concat();
         prop_assert!(open(&key(&[1; 32]), &VALUE, &claimed).is_err());
+    }
+
+    /// Every bit of one envelope is tried below; here it is any envelope.
+    #[test]
+    fn no_envelope_opens_with_any_of_its_bits_flipped(plaintext in prop::collection::vec(any::<u8>(), 0..5000), bit: prop::sample::Index) {
+        let key = Key::generate();
+        let mut envelope = seal(&key, &VALUE, &plaintext);
+        let bit = bit.index(envelope.len() * 8);
+        envelope[bit / 8] ^= 1 << (bit % 8);
+        prop_assert!(open(&key, &VALUE, &envelope).is_err(), "bit {}", bit);
+    }
+}
+
+/// Around AES's block, the smallest, and the largest payload there may be.
+#[test]
+fn every_size_at_an_edge_opens() {
+    let key = Key::generate();
+    for size in [0, 1, 15, 16, 17, 32, MAX_PAYLOAD - 1, MAX_PAYLOAD, MAX_PAYLOAD + 1] {
+        let mut plaintext = vec![0; size];
+        let Ok(()) = random(&mut plaintext);
+        let envelope = seal(&key, &VALUE, &plaintext);
+        assert_eq!(envelope.len(), OVERHEAD + size);
+        assert!(open(&key, &VALUE, &envelope).unwrap().expose_bytes() == plaintext, "{size} bytes");
     }
 }
 
@@ -67,14 +90,23 @@ fn an_independent_implementation_gives_the_same_envelopes() {
     }
 }
 
+/// One file for each: a comment that says what is wrong, the expected error, and the envelope.
 #[test]
 fn each_malformed_envelope_is_refused_with_its_own_error() {
-    let file = vectors(include_str!("../../tests/vectors/envelopes.json"));
-    let key = key(&hex(&file["key"]));
-    for vector in file["malformed"].as_array().unwrap() {
-        let error = open(&key, &VALUE, &hex(&vector["envelope"])).unwrap_err();
-        assert_eq!(format!("{error:?}"), vector["error"].as_str().unwrap(), "{}", vector["name"]);
+    let key = key(&hex(&vectors(include_str!("../../tests/vectors/envelopes.json"))["key"]));
+    let mut seen = BTreeMap::<String, usize>::new();
+    for file in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/malformed")).unwrap() {
+        let path = file.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        let [_, error, envelope] = lines[..] else { panic!("{} has not three lines", path.display()) };
+        // As a key, because what opens and is none is an error of its own; all others are those of `open`.
+        let found = open_key(&key, &VALUE, &hex(&envelope.into())).map(|_| ()).unwrap_err();
+        assert_eq!(format!("# error: {found:?}"), error, "{}", path.display());
+        *seen.entry(format!("{found:?}")).or_default() += 1;
     }
+    assert_eq!(seen.values().sum::<usize>(), 62);
+    assert_eq!(seen.len(), 8, "every error has its files: {seen:?}");
 }
 
 #[test]
