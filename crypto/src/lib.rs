@@ -1,7 +1,8 @@
 //! The cryptography of Strongroom: the only crate that holds keys.
 //!
 //! What it is: root key providers ([`RootKeyProvider`]), the running server's [`Keyring`], sealing and opening of values (opening costs a
-//! [`strongroom_policy::Grant`]), MACs of database rows, [`Session`]s and issued [`Token`]s.
+//! [`strongroom_policy::Grant`]), MACs of database rows, [`Session`]s and issued [`Token`]s,
+//! recovery shares of the root key ([`RecoveryShare`]).
 //! What it is not: a place for SQL, HTTP or decisions. It stores nothing; it hands out wrapped keys and takes them back.
 //!
 //! Numbers of terms and generations are `i32`, PostgreSQL's `integer`, and count from 1.
@@ -10,10 +11,12 @@
 //! inside `ring`, which live as long as the keyring, and what the operating system keeps of pages.
 
 mod capability;
+mod gf256;
 mod key;
 mod keyring;
 mod mac;
 mod names;
+mod recovery;
 mod root;
 mod row;
 mod seal;
@@ -29,6 +32,7 @@ pub use capability::System;
 pub use keyring::{Keyring, KeyringError, KeyringMac, ProjectKey};
 pub use mac::{KeyedHash, Purpose};
 pub use names::RootWrapped;
+pub use recovery::{BadShare, CannotSplit, CombineError, RECOVERY_THRESHOLDS, RecoveryShare};
 pub use root::{ProviderError, ROOT_KEY_VARIABLE, RootKey, RootKeyError, RootKeyProvider};
 pub use row::Tampered;
 pub use seal::EnvelopeError;

@@ -239,13 +239,9 @@ mod tests {
     }
 
     /// What a rewrap is given and gives, held fast: a wrapped key and no sealed value, so that there is nothing whose plaintext it could see.
-    const _: for<'a> fn(
-        &'a Keyring,
-        &'a ProjectKey,
-        &'a ProjectKey,
-        &'a VersionNames<'a>,
-        &'a [u8],
-    ) -> Result<Vec<u8>, OpenError> = Keyring::rewrap;
+    type Rewrap<'a> =
+        fn(&'a Keyring, &'a ProjectKey, &'a ProjectKey, &'a VersionNames<'a>, &'a [u8]) -> Result<Vec<u8>, OpenError>;
+    const _: Rewrap<'_> = Keyring::rewrap;
 
     #[test]
     fn any_flipped_bit_of_a_wrapped_key_is_found() {

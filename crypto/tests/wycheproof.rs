@@ -2,8 +2,6 @@
 //!
 //! Each test states how many vectors it ran, so that a renamed algorithm or an emptied file is no silent success.
 
-#![expect(clippy::unwrap_used, reason = "a test ends where it is surprised")]
-
 use aes_gcm::aead::{AeadInOut, KeyInit};
 use aes_gcm::{Aes256Gcm, Nonce, Tag};
 use ring::{hkdf, hmac, signature};

@@ -1,5 +1,7 @@
 //! `strongroom-server`.
 
+mod root_recovery;
+
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use std::{io::Write as _, path::PathBuf, process::ExitCode};
@@ -33,6 +35,11 @@ enum Verb {
     Admin {
         #[command(subcommand)]
         verb: AdminVerb,
+    },
+    /// A recovery copy of the root key, in shares. Starting never needs it.
+    Root {
+        #[command(subcommand)]
+        verb: root_recovery::Verb,
     },
 }
 
@@ -93,6 +100,7 @@ async fn main() -> ExitCode {
     let outcome = match Command::parse().verb {
         Verb::Run(file) => run(&file).await,
         Verb::Init(arguments) => init(arguments),
+        Verb::Root { verb } => root_recovery::run(verb),
         Verb::Admin { verb: AdminVerb::Claim { settings, minutes } } => admin_claim(&settings, minutes).await,
     };
     match outcome {
@@ -107,7 +115,7 @@ async fn main() -> ExitCode {
 async fn run(file: &SettingsFile) -> anyhow::Result<()> {
     let settings = Settings::load(&file.settings)?;
     process::log(&settings.log)?;
-    process::harden();
+    process::harden(settings.core_dumps);
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let server = Server::start(&settings).await?;
@@ -153,7 +161,7 @@ fn init(arguments: InitArguments) -> anyhow::Result<()> {
 async fn admin_claim(file: &SettingsFile, minutes: u32) -> anyhow::Result<()> {
     let settings = Settings::load(&file.settings)?;
     process::log("warn")?;
-    process::harden();
+    process::harden(settings.core_dumps);
     let (_stop, stopped) = tokio::sync::watch::channel(false);
     let (app, background) = open_app(&settings, stopped).await?;
     let origin = Origin { request_id: uuid::Uuid::now_v7(), source: None };

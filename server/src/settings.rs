@@ -2,6 +2,7 @@
 //!
 //! Relative file names are relative to the settings file, so that a directory made by `init` works wherever it is mounted.
 
+use crate::process::CoreDumps;
 use crate::quoting::harmless;
 use crate::serve::Deadlines;
 use serde::Deserialize;
@@ -47,6 +48,8 @@ pub struct Settings {
     pub reviewer_token: PathBuf,
     /// Most connections at once.
     pub connections: usize,
+    /// Whether the process may leave core files.
+    pub core_dumps: CoreDumps,
     /// How long clients may take. Not in the file: only tests change it.
     pub deadlines: Deadlines,
 }
@@ -99,6 +102,8 @@ struct File {
     kubernetes: Kubernetes,
     #[serde(default)]
     limits: Limits,
+    #[serde(default)]
+    process: Process,
 }
 
 #[derive(Clone, Copy, Default, Deserialize)]
@@ -172,6 +177,12 @@ impl Default for Limits {
     }
 }
 
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Process {
+    core_dumps: bool,
+}
+
 fn default_listen() -> SocketAddr {
     SocketAddr::from(([0, 0, 0, 0], 8443))
 }
@@ -238,6 +249,7 @@ impl Settings {
             session_seconds: parsed.sessions.seconds,
             reviewer_token: parsed.kubernetes.reviewer_token,
             connections: parsed.limits.connections,
+            core_dumps: if parsed.process.core_dumps { CoreDumps::Allowed } else { CoreDumps::Off },
             deadlines: Deadlines::default(),
         })
     }
@@ -273,6 +285,13 @@ mod tests {
     }
 
     #[test]
+    fn core_dumps_are_off_unless_asked_for() {
+        assert_eq!(parse(GOOD, Some("postgres://x")).unwrap().core_dumps, CoreDumps::Off);
+        let asked = format!("{GOOD}[process]\ncore_dumps = true\n");
+        assert_eq!(parse(&asked, Some("postgres://x")).unwrap().core_dumps, CoreDumps::Allowed);
+    }
+
+    #[test]
     fn each_mistake_is_named_with_its_place() {
         for (text, url, expected) in [
             (GOOD.to_owned(), None, "no database"),
@@ -298,7 +317,7 @@ mod tests {
     fn every_option_is_documented() {
         let documentation = include_str!("../../docs/configuration.md");
         // An unknown option's error lists all known ones, from the code.
-        for table in ["", "database", "tls", "root_key", "sessions", "kubernetes", "limits"] {
+        for table in ["", "database", "tls", "root_key", "sessions", "kubernetes", "limits", "process"] {
             let text = if table.is_empty() {
                 "unknown_option = 1\n".to_owned()
             } else {
@@ -308,10 +327,9 @@ mod tests {
             let (_, known) = error.split_once("expected ").unwrap();
             let names: Vec<_> = known.split('`').skip(1).step_by(2).collect();
             assert!(!names.is_empty(), "{error}");
-            for name in names
-                .into_iter()
-                .filter(|name| !["database", "tls", "root_key", "sessions", "kubernetes", "limits"].contains(name))
-            {
+            for name in names.into_iter().filter(|name| {
+                !["database", "tls", "root_key", "sessions", "kubernetes", "limits", "process"].contains(name)
+            }) {
                 let option = if table.is_empty() { format!("| `{name}` |") } else { format!("| `{table}.{name}` |") };
                 assert!(documentation.contains(&option), "docs/configuration.md lacks {option}");
             }

@@ -18,6 +18,7 @@ use strongroom_crypto::{Keyring, RootKey};
 use strongroom_local::{Issuer, Pod};
 use strongroom_server::{
     Deadlines, Server, Settings, app::Origin, init::Init, instance::open_or_create, open_app, operations::claim::claim,
+    process::CoreDumps,
 };
 use strongroom_store::{InstanceKind, Options, Store};
 use uuid::Uuid;
@@ -113,6 +114,7 @@ impl TestServer {
             session_seconds: 900,
             reviewer_token: file("reviewer-token"),
             connections: 1_000,
+            core_dumps: CoreDumps::Off,
             deadlines: Deadlines::default(),
         };
         let issuer = Issuer::new(format!("https://{}.test", Uuid::new_v4()));

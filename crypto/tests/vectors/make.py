@@ -181,9 +181,100 @@ def make_envelopes():
         (directory / f"{at:02}-{name}.hex").write_text(text)
 
 
+# --- Recovery shares ---
+
+# Powers of the generator 3 and their logarithms: src/gf256.rs multiplies bit by bit instead.
+EXPONENTS, LOGARITHMS = [0] * 255, {}
+element = 1
+for power in range(255):
+    EXPONENTS[power], LOGARITHMS[element] = element, power
+    element ^= (element << 1) ^ (0x11B if element & 0x80 else 0)
+BASE32 = "0123456789abcdefghjkmnpqrstvwxyz"
+
+
+def times(left, right):
+    return EXPONENTS[(LOGARITHMS[left] + LOGARITHMS[right]) % 255] if left and right else 0
+
+
+def polynomial(coefficients, at):
+    """By powers, lowest first."""
+    total, power = 0, 1
+    for coefficient in coefficients:
+        total, power = total ^ times(coefficient, power), times(power, at)
+    return total
+
+
+def share_text(content, prefix="srr1", checksum=None):
+    crc = struct.pack(">I", zlib.crc32(b"srr1" + content)) if checksum is None else checksum
+    whole = int.from_bytes(content + crc, "big")
+    length = len(content + crc) * 8 // 5
+    characters = "".join(BASE32[whole >> 5 * at & 31] for at in reversed(range(length)))
+    return prefix + "-" + "-".join(characters[at:at + 4] for at in range(0, length, 4))
+
+
+def shares(key, set_id, coefficients, count):
+    threshold = len(coefficients) + 1
+    commitment = hmac.digest(key, b"strongroom/recovery/1" + set_id + bytes([threshold]), "sha256")[:12]
+    return [
+        set_id + bytes([threshold, x]) + commitment
+        + bytes(polynomial([key[at]] + [c[at] for c in coefficients], x) for at in range(32))
+        for x in range(1, count + 1)
+    ]
+
+
+def make_recovery():
+    key = hashlib.sha256(b"a root key for tests").digest()
+    coefficients = [hashlib.sha256(b"coefficient %d" % n).digest() for n in range(1, 5)]
+    splits = []
+    for set_id, threshold, count in [(b"set-a", 2, 2), (b"set-b", 3, 5), (b"set-c", 5, 7), (b"set-d", 2, 255)]:
+        contents = shares(key, set_id, coefficients[:threshold - 1], count)
+        splits.append({"set": set_id.hex(), "threshold": threshold, "shares": [share_text(c) for c in contents]})
+    # A coefficient of zeros is as good as any other.
+    contents = shares(key, b"set-e", [bytes(32)], 3)
+    zeros = {"set": b"set-e".hex(), "threshold": 2, "shares": [share_text(c) for c in contents]}
+    content = shares(key, b"set-b", coefficients[:2], 5)[0]
+    good = share_text(content)
+    impossible = lambda at, new: share_text(patched(content, at, bytes([new])))
+    malformed_shares = [
+        ("empty", "Prefix", ""),
+        ("no prefix", "Prefix", good[5:]),
+        ("a token's prefix", "Prefix", "srt_" + good[4:]),
+        ("prefix without its hyphen", "Prefix", "srr1" + good[5:].replace("-", "")),
+        ("format 2", "UnknownFormat", "srr2" + good[4:]),
+        ("prefix alone", "Length { found: 0 }", "srr1-"),
+        ("one character lost", "Length { found: 87 }", good[:-1]),
+        ("one character too many", "Length { found: 89 }", good + "0"),
+        ("two shares in one", "Length { found: 176 }", good + good[5:]),
+        ("a letter that is not in the alphabet", "Character { position: 6 }", good[:11] + "u" + good[12:]),
+        ("a letter with an accent", "Character { position: 1 }", "srr1-\u00e9" + good[6:]),
+        ("checksum of zeros", "Checksum", share_text(content, checksum=bytes(4))),
+        ("checksum without the format", "Checksum", share_text(content, checksum=struct.pack(">I", zlib.crc32(content)))),
+        ("two groups exchanged", "Checksum", good[:5] + good[10:14] + "-" + good[5:9] + good[14:]),
+        ("all zeros", "Checksum", "srr1-" + "0" * 88),
+        ("number 0", "Impossible", impossible(6, 0)),
+        ("threshold 0", "Impossible", impossible(5, 0)),
+        ("threshold 1", "Impossible", impossible(5, 1)),
+    ]
+    write_json("recovery.json", {
+        "note": "Made by make.py. All keys here are for tests.",
+        "key": key.hex(),
+        "coefficients": [coefficient.hex() for coefficient in coefficients],
+        "splits": splits,
+        "coefficient_of_zeros": zeros,
+        "as_typed": [
+            good.upper(),
+            f"\t srr1-{good[5:].replace('-', ' ')} \r\n",
+            "srr1-" + good[5:].replace("-", "").replace("0", "o").replace("1", "I"),
+            "SRR1-" + good[5:].replace("0", "O").replace("1", "l"),
+        ],
+        "malformed": [{"name": name, "error": error, "text": text} for name, error, text in malformed_shares],
+    })
+
+
 def write_json(name, content):
     (HERE / name).write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":
     make_envelopes()
+    make_recovery()
