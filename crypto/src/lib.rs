@@ -11,6 +11,8 @@
 //! inside `ring`, which live as long as the keyring, and what the operating system keeps of pages.
 
 mod capability;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod gf256;
 mod key;
 mod keyring;
@@ -22,7 +24,7 @@ mod row;
 mod seal;
 mod session;
 mod setting;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 mod testing;
 mod token;
 mod value;

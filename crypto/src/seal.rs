@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 /// Domain of the derivation.
 const LABEL: &[u8] = b"strongroom/seal/1";
 const MAGIC: &[u8; 2] = b"SR";
-const SALT: std::ops::Range<usize> = 8..40;
+pub(crate) const SALT: std::ops::Range<usize> = 8..40;
 const COMMITMENT: std::ops::Range<usize> = 40..72;
 const HEADER: usize = 72;
 const TAG: usize = 16;
@@ -99,7 +99,7 @@ pub(crate) fn open_key<N: Names>(key: &Key, names: &N, envelope: &[u8]) -> Resul
 }
 
 /// [`seal`] with a given salt: apart only so that known answers can be tested.
-fn seal_with_salt<N: Names>(key: &Key, names: &N, plaintext: &[u8], salt: &[u8; 32]) -> Vec<u8> {
+pub(crate) fn seal_with_salt<N: Names>(key: &Key, names: &N, plaintext: &[u8], salt: &[u8; 32]) -> Vec<u8> {
     let aad = names.encode();
     let mut derived = Zeroizing::new([0; 2 * KEY_LENGTH]);
     derive(key, salt, &aad, &mut derived);

@@ -4,7 +4,7 @@ mod root_recovery;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
-use std::{io::Write as _, path::PathBuf, process::ExitCode};
+use std::{alloc::System, io::Write as _, path::PathBuf, process::ExitCode};
 use strongroom_core::{SecretBytes, SystemClock};
 use strongroom_server::{
     Server, Settings,
@@ -16,6 +16,11 @@ use strongroom_server::{
     settings::DATABASE_URL_VARIABLE,
 };
 use tokio::signal::unix::{SignalKind, signal};
+use zeroizing_alloc::ZeroAlloc;
+
+/// Wipes whatever is freed: what hyper, rustls, serde and sqlx read values and tokens into is not ours to wipe.
+#[global_allocator]
+static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
 /// The Strongroom server.
 #[derive(Parser)]
