@@ -1,6 +1,8 @@
 //! What this crate's tests and fuzz targets share.
 
-use strongroom_core::{InstanceId, ProjectId, SecretId};
+#[cfg(test)]
+use strongroom_core::ProjectId;
+use strongroom_core::{InstanceId, SecretId};
 use uuid::Uuid;
 
 pub(crate) const INSTANCE: InstanceId = InstanceId(Uuid::from_u128(0x018f_0000_0000_7000_8000_0000_0000_0001));
