@@ -46,6 +46,14 @@ test *arguments:
 # The KMS suite, with a real plugin: needs Go.
 test-kms *arguments:
     cargo test -p strongroom-tests --test kms --locked {{ arguments }}
+# Fuzz one target: envelope, session, token, share, path, principal, payload or put_secret; a minute, or as `-max_total_time` says. Needs nightly and
+# cargo-fuzz. What it finds interesting stays in fuzz/corpus, which the ordinary tests replay: commit only what `fuzz-minimize` leaves.
+fuzz target *arguments="-max_total_time=60":
+    cargo +nightly fuzz run {{ target }} -- {{ arguments }}
+
+# Leave of a target's corpus the smallest set that reaches as much.
+fuzz-minimize target:
+    cargo +nightly fuzz cmin {{ target }}
 
 # The cluster suite: needs a KUBECONFIG.
 test-cluster *arguments:

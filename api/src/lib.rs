@@ -6,6 +6,8 @@
 pub mod access;
 pub mod agent;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod generate;
 pub mod login;
 pub mod metadata;

@@ -348,18 +348,19 @@ fn what(names: RootWrapped) -> String {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 impl Keyring {
     /// A keyring of known keys, for known answers.
     pub(crate) fn fixed(instance: InstanceId) -> Self {
-        let key = |byte| Key::from_slice(&[byte; KEY_LENGTH]).unwrap();
+        let key = |byte| Key::from_slice(&[byte; KEY_LENGTH]).expect("it has the length of a key");
         let purpose = |purpose| match purpose {
             Purpose::RowMac => 0x21,
             Purpose::Token => 0x22,
             Purpose::Session => 0x23,
             Purpose::Audit => 0x24,
         };
-        let keys = |of| MacKeys::new(1, BTreeMap::from([(1, hmac_key(&key(purpose(of))))])).unwrap();
+        let keys =
+            |of| MacKeys::new(1, BTreeMap::from([(1, hmac_key(&key(purpose(of))))])).expect("generation 1 is there");
         Self {
             mac: KeyringMac { instance, key: hmac_key(&key(0x20)) },
             active_term: 1,

@@ -1,7 +1,8 @@
 //! The cryptography of Strongroom: the only crate that holds keys.
 //!
 //! What it is: root key providers ([`RootKeyProvider`]), the running server's [`Keyring`], sealing and opening of values (opening costs a
-//! [`strongroom_policy::Grant`]), MACs of database rows, [`Session`]s and issued [`Token`]s.
+//! [`strongroom_policy::Grant`]), MACs of database rows, [`Session`]s and issued [`Token`]s,
+//! recovery shares of the root key ([`RecoveryShare`]).
 //! What it is not: a place for SQL, HTTP or decisions, nor for any other IO than reading a root key's file; providers that ask somebody are the server's. It stores nothing; it hands out wrapped keys and takes them back.
 //!
 //! Numbers of terms and generations are `i32`, PostgreSQL's `integer`, and count from 1.
@@ -10,6 +11,9 @@
 //! inside `ring`, which live as long as the keyring, and what the operating system keeps of pages.
 
 mod capability;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
+mod gf256;
 mod key;
 mod keyring;
 mod mac;
@@ -17,12 +21,13 @@ mod manifest;
 mod names;
 mod pair;
 mod provider;
+mod recovery;
 mod root;
 mod row;
 mod seal;
 mod session;
 mod setting;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 mod testing;
 mod token;
 mod value;
@@ -35,6 +40,7 @@ pub use manifest::Entries;
 pub use names::RootWrapped;
 pub use pair::{BadRsaBits, KeyPair, RsaBits};
 pub use provider::{ProviderAnswer, ProviderError, Reason, RootKeyProvider, RootKeys};
+pub use recovery::{BadShare, CannotSplit, CombineError, RECOVERY_THRESHOLDS, RecoveryShare};
 pub use root::{ROOT_KEY_VARIABLE, RootKey, RootKeyError};
 pub use row::Tampered;
 pub use seal::EnvelopeError;

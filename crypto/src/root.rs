@@ -111,7 +111,7 @@ pub enum RootKeyError {
 }
 
 /// A root key that this process holds itself: from a file, or for development from the environment.
-pub struct RootKey(Key);
+pub struct RootKey(pub(crate) Key);
 
 impl RootKey {
     /// Reads the key file: exactly 32 raw bytes. Links are followed, as the files of a Kubernetes Secret volume are links.
@@ -147,6 +147,11 @@ impl RootKey {
 
     /// Makes a key file with mode 0400 and 32 bytes from the system's random generator. It never overwrites: [`RootKeyError::Exists`].
     pub fn create_file(path: &Path) -> Result<(), RootKeyError> {
+        Self::generate().write_file(path)
+    }
+
+    /// Writes this key, combined from recovery shares, into a new file with mode 0400. It never overwrites: [`RootKeyError::Exists`].
+    pub fn write_file(&self, path: &Path) -> Result<(), RootKeyError> {
         let io = |source| RootKeyError::Io { path: path.into(), source };
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let file = rustix::fs::open(path, flags, Mode::RUSR).map_err(|errno| match errno {
@@ -154,7 +159,7 @@ impl RootKey {
             errno => io(errno.into()),
         })?;
         let mut file = File::from(file);
-        file.write_all(Key::generate().expose()).map_err(io)?;
+        file.write_all(self.0.expose()).map_err(io)?;
         // A key that a power cut can take back would leave a database that nothing opens.
         file.sync_all().map_err(io)?;
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));

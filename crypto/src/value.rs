@@ -279,6 +279,28 @@ mod tests {
         );
     }
 
+    /// What a rewrap is given and gives, held fast: a wrapped key and no sealed value, so that there is nothing whose plaintext it could see.
+    type Rewrap<'a> =
+        fn(&'a Keyring, &'a ProjectKey, &'a ProjectKey, &'a VersionNames<'a>, &'a [u8]) -> Result<Vec<u8>, OpenError>;
+    const _: Rewrap<'_> = Keyring::rewrap;
+
+    #[test]
+    fn any_flipped_bit_of_a_wrapped_key_is_found() {
+        let Sealed { keyring, key, version } = sealed();
+        let (next, wrapped_project_key) = keyring.new_project_key(PROJECT, 2);
+        for bit in 0..version.wrapped_key.len() * 8 {
+            let mut changed = version.clone();
+            changed.wrapped_key[bit / 8] ^= 1 << (bit % 8);
+            assert!(matches!(keyring.open_granted(&key, &NAMES, &changed), Err(OpenError::WrappedKey(_))));
+            assert!(matches!(keyring.rewrap(&key, &next, &NAMES, &changed.wrapped_key), Err(OpenError::WrappedKey(_))));
+        }
+        for bit in 0..wrapped_project_key.wrapped.len() * 8 {
+            let mut changed = wrapped_project_key.clone();
+            changed.wrapped[bit / 8] ^= 1 << (bit % 8);
+            assert!(keyring.open_project_key(&changed).is_err(), "bit {bit}");
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
         #[test]
@@ -287,6 +309,31 @@ mod tests {
             let version = keyring.seal_value(&key, &NAMES, &SecretBytes::new(value.clone()));
             let opened = keyring.open_value(&key, &NAMES, &version, read()).unwrap();
             prop_assert_eq!(opened.expose_bytes(), &value[..]);
+        }
+
+        /// However often it is rewrapped, and under whatever generations: the same value under the same names, and under no others.
+        #[test]
+        fn a_rewrap_changes_nothing_of_what_opens(
+            value in prop::collection::vec(any::<u8>(), 0..500),
+            generations in prop::collection::vec(2..i32::MAX, 1..4),
+            other_version in 8..u64::MAX,
+        ) {
+            let Sealed { keyring, key: first, .. } = sealed();
+            let mut version = keyring.seal_value(&first, &NAMES, &SecretBytes::new(value.clone()));
+            let sealed_value = version.sealed_value.clone();
+            let mut key = first;
+            for generation in generations {
+                let (next, _) = keyring.new_project_key(PROJECT, generation);
+                let renamed = VersionNames { version: other_version, ..NAMES };
+                prop_assert!(keyring.rewrap(&key, &next, &renamed, &version.wrapped_key).is_err());
+                prop_assert!(keyring.open_granted(&key, &NAMES, &version).unwrap().expose_bytes() == value);
+                version.wrapped_key = keyring.rewrap(&key, &next, &NAMES, &version.wrapped_key).unwrap();
+                version.project_key_generation = generation;
+                prop_assert!(keyring.open_granted(&next, &NAMES, &version).unwrap().expose_bytes() == value);
+                prop_assert!(keyring.open_granted(&next, &renamed, &version).is_err());
+                key = next;
+            }
+            prop_assert!(version.sealed_value == sealed_value);
         }
     }
 }

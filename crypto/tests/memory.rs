@@ -90,6 +90,8 @@ fn use_key_and_value(directory: &Path) -> (RootKey, SecretBytes) {
     let mac = now(KeyringMac::open(&root, instance, &wrapped.mac_key)).unwrap();
     let keyring = now(Keyring::open(&root, mac, &wrapped.terms, &wrapped.purpose_keys)).unwrap();
 
+    drop(RootKey::combine(&root.split(3, 2).unwrap()[1..]).unwrap());
+
     let (key, _) = keyring.new_project_key(ProjectId(Uuid::from_u128(2)), 1);
     let sealed = keyring.seal_value(&key, &names, &SecretBytes::new(read(&directory.join("value"))));
     let value = keyring.open_value(&key, &names, &sealed, grant).unwrap();

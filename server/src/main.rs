@@ -1,8 +1,10 @@
 //! `strongroom-server`.
 
+mod root_recovery;
+
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
-use std::{io::Write as _, path::PathBuf, process::ExitCode, time::Duration};
+use std::{alloc::System, io::Write as _, path::PathBuf, process::ExitCode, time::Duration};
 use strongroom_core::{SecretBytes, SystemClock};
 use strongroom_server::{
     Server, Settings,
@@ -14,6 +16,11 @@ use strongroom_server::{
     settings::DATABASE_URL_VARIABLE,
 };
 use tokio::signal::unix::{SignalKind, signal};
+use zeroizing_alloc::ZeroAlloc;
+
+/// Wipes whatever is freed: what hyper, rustls, serde and sqlx read values and tokens into is not ours to wipe.
+#[global_allocator]
+static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
 /// The Strongroom server.
 #[derive(Parser)]
@@ -40,6 +47,11 @@ enum Verb {
     Admin {
         #[command(subcommand)]
         verb: AdminVerb,
+    },
+    /// A recovery copy of the root key, in shares. Starting never needs it.
+    Root {
+        #[command(subcommand)]
+        verb: root_recovery::Verb,
     },
 }
 
@@ -106,6 +118,7 @@ async fn main() -> ExitCode {
     let outcome = match Command::parse().verb {
         Verb::Run { settings, accept_older_database } => run(&settings, accept_older_database).await,
         Verb::Init(arguments) => init(arguments),
+        Verb::Root { verb } => root_recovery::run(verb),
         Verb::Admin { verb: AdminVerb::Claim { settings, minutes, wait_seconds } } => {
             admin_claim(&settings, minutes, Duration::from_secs(wait_seconds)).await
         }
@@ -122,7 +135,7 @@ async fn main() -> ExitCode {
 async fn run(file: &SettingsFile, accept_older_database: bool) -> anyhow::Result<()> {
     let settings = Settings { accept_older_database, ..Settings::load(&file.settings)? };
     process::log(&settings.log)?;
-    process::harden();
+    process::harden(settings.core_dumps);
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     // A start may wait long for the database or the root key's provider; it has written nothing before they are there.
@@ -174,7 +187,7 @@ fn init(arguments: InitArguments) -> anyhow::Result<()> {
 async fn admin_claim(file: &SettingsFile, minutes: u32, patience: Duration) -> anyhow::Result<()> {
     let settings = Settings::load(&file.settings)?;
     process::log("warn")?;
-    process::harden();
+    process::harden(settings.core_dumps);
     let (_stop, stopped) = tokio::sync::watch::channel(false);
     let opening = tokio::time::timeout(patience, open_app(&settings, stopped)).await;
     let (app, background) = opening.map_err(|_| {

@@ -7,6 +7,7 @@ mod root_key;
 pub use root_key::{RootKeySettings, RootKeySource};
 
 use crate::anchor::AnchorPlace;
+use crate::process::CoreDumps;
 use crate::quoting::harmless;
 use crate::serve::Deadlines;
 use serde::Deserialize;
@@ -56,6 +57,8 @@ pub struct Settings {
     pub reviewer_token: PathBuf,
     /// Most connections at once.
     pub connections: usize,
+    /// Whether the process may leave core files.
+    pub core_dumps: CoreDumps,
     /// How long clients may take. Not in the file: only tests change it.
     pub deadlines: Deadlines,
 }
@@ -110,6 +113,8 @@ struct File {
     kubernetes: Kubernetes,
     #[serde(default)]
     limits: Limits,
+    #[serde(default)]
+    process: Process,
 }
 
 #[derive(Clone, Copy, Default, Deserialize)]
@@ -182,6 +187,12 @@ impl Default for Limits {
     fn default() -> Self {
         Self { connections: 10_000 }
     }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Process {
+    core_dumps: bool,
 }
 
 fn default_listen() -> SocketAddr {
@@ -261,6 +272,7 @@ impl Settings {
             session_seconds: parsed.sessions.seconds,
             reviewer_token: parsed.kubernetes.reviewer_token,
             connections: parsed.limits.connections,
+            core_dumps: if parsed.process.core_dumps { CoreDumps::Allowed } else { CoreDumps::Off },
             deadlines: Deadlines::default(),
         })
     }
@@ -302,6 +314,13 @@ mod tests {
     }
 
     #[test]
+    fn core_dumps_are_off_unless_asked_for() {
+        assert_eq!(parse(GOOD, Some("postgres://x")).unwrap().core_dumps, CoreDumps::Off);
+        let asked = format!("{GOOD}[process]\ncore_dumps = true\n");
+        assert_eq!(parse(&asked, Some("postgres://x")).unwrap().core_dumps, CoreDumps::Allowed);
+    }
+
+    #[test]
     fn each_mistake_is_named_with_its_place() {
         for (text, url, expected) in [
             (GOOD.to_owned(), None, "no database"),
@@ -329,7 +348,7 @@ mod tests {
     fn every_option_is_documented() {
         let documentation = include_str!("../../docs/configuration.md");
         // An unknown option's error lists all known ones, from the code.
-        for table in ["", "database", "tls", "root_key", "sessions", "kubernetes", "limits"] {
+        for table in ["", "database", "tls", "root_key", "sessions", "kubernetes", "limits", "process"] {
             let text = if table.is_empty() {
                 "unknown_option = 1\n".to_owned()
             } else {
@@ -339,10 +358,9 @@ mod tests {
             let (_, known) = error.split_once("expected ").unwrap();
             let names: Vec<_> = known.split('`').skip(1).step_by(2).collect();
             assert!(!names.is_empty(), "{error}");
-            for name in names
-                .into_iter()
-                .filter(|name| !["database", "tls", "root_key", "sessions", "kubernetes", "limits"].contains(name))
-            {
+            for name in names.into_iter().filter(|name| {
+                !["database", "tls", "root_key", "sessions", "kubernetes", "limits", "process"].contains(name)
+            }) {
                 let option = if table.is_empty() { format!("| `{name}` |") } else { format!("| `{table}.{name}` |") };
                 assert!(documentation.contains(&option), "docs/configuration.md lacks {option}");
             }

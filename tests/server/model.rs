@@ -13,7 +13,7 @@ use strongroom_api::{
     secrets::VersionState,
 };
 use strongroom_client::{Client, Error, PutOptions};
-use strongroom_core::{Clock as _, Identity, Reference, SecretPath, SystemClock, VersionSelector};
+use strongroom_core::{Identity, Reference, SecretPath, SystemClock, VersionSelector};
 use strongroom_server::{
     app::{Caller, Origin},
     failure::Failure,

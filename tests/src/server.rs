@@ -23,6 +23,7 @@ use strongroom_server::{
     instance::open_or_create,
     open_app, open_app_at,
     operations::claim::claim,
+    process::CoreDumps,
     root::Root,
     settings::{RootKeySettings, RootKeySource},
 };
@@ -123,6 +124,7 @@ impl TestServer {
             session_seconds: 900,
             reviewer_token: file("reviewer-token"),
             connections: 1_000,
+            core_dumps: CoreDumps::Off,
             deadlines: Deadlines::default(),
         };
         let issuer = Issuer::new(format!("https://{}.test", Uuid::new_v4()));
