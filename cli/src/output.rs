@@ -45,6 +45,14 @@ impl Printer {
         }
     }
 
+    /// One line of JSON, for programs that read while it goes on.
+    pub(crate) fn line(self, whole: &impl Serialize) -> Result<(), Failure> {
+        debug_assert!(self.is_json());
+        let mut text = serde_json::to_vec(whole).map_err(|error| Failure::new(Exit::Failed, error))?;
+        text.push(b'\n');
+        write(&text)
+    }
+
     /// A list: a row for each item, or an array. An empty one says so on standard error.
     pub(crate) fn list<T: Serialize>(
         self,

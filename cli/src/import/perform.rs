@@ -1,0 +1,202 @@
+//! Does what a plan says: eight at a time, create-only unless told otherwise, and so that it can be run again.
+
+use super::{
+    labels::put_options,
+    plan::{Action, CONCURRENCY, Plan, State, TRIES, current, is_about_one_secret},
+    progress::Progress,
+    reading::Candidate,
+};
+use crate::{
+    failure::{Exit, Failure},
+    output::Printer,
+};
+use futures_util::{StreamExt as _, stream};
+use serde::Serialize;
+use std::cell::Cell;
+use strongroom_client::{Backoff, Client, Error, ErrorKind, retry};
+use strongroom_core::SecretPath;
+
+/// How one secret fared.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "result", rename_all = "kebab-case")]
+pub(crate) enum Outcome {
+    Created {
+        version: u64,
+    },
+    Overwritten {
+        version: u64,
+    },
+    /// It is there with this value already.
+    Unchanged,
+    /// It exists and was left as it is.
+    Skipped,
+    Failed {
+        what: String,
+    },
+}
+
+/// A line for programs.
+#[derive(Serialize)]
+struct Line<'a> {
+    path: &'a SecretPath,
+    #[serde(flatten)]
+    outcome: &'a Outcome,
+}
+
+/// The last line for programs.
+#[derive(Default, Serialize)]
+struct Counts {
+    total: usize,
+    created: usize,
+    overwritten: usize,
+    unchanged: usize,
+    skipped: usize,
+    failed: usize,
+    /// Secrets of the source that could not be planned.
+    problems: usize,
+}
+
+/// Puts everything. The first failure that is not about one secret stops it; what is on its way then is waited for.
+pub(crate) async fn perform(plan: Plan, client: &Client, printer: &Printer, reason: &str) -> Result<(), Failure> {
+    let total = plan.planned.len();
+    let mut counts = Counts { total, problems: plan.problems.len(), ..Counts::default() };
+    let mut progress = Progress::new(total, printer.is_json());
+    let stopped = Cell::new(false);
+    let mut fatal = None;
+    let mut failures = Vec::new();
+    {
+        let overwrite = plan.overwrite;
+        let mut puts = stream::iter(plan.planned)
+            .take_while(|_| std::future::ready(!stopped.get()))
+            .map(|(candidate, state)| async move {
+                let outcome = put(client, &candidate, state, overwrite, reason).await;
+                (candidate.path, outcome)
+            })
+            .buffer_unordered(CONCURRENCY);
+        while let Some((path, outcome)) = puts.next().await {
+            match outcome {
+                Ok(outcome) => {
+                    counts.add(&outcome);
+                    progress.step();
+                    if printer.is_json() {
+                        printer.line(&Line { path: &path, outcome: &outcome })?;
+                    } else if let Outcome::Failed { what } = outcome {
+                        failures.push(format!("failed: {path}: {what}"));
+                    }
+                }
+                Err(error) => {
+                    stopped.set(true);
+                    fatal.get_or_insert(error);
+                }
+            }
+        }
+    }
+    progress.end();
+    failures.sort();
+    for failure in &failures {
+        crate::output::remark(crate::output::plain(failure));
+    }
+    if printer.is_json() {
+        printer.line(&counts)?;
+    } else {
+        printer.result(&counts.text(), &counts)?;
+    }
+    match fatal {
+        Some(error) => Err(Failure::from(error).after(format_args!(
+            "stopped after {} of {total} secrets; run the same command again to go on",
+            counts.settled()
+        ))),
+        None => counts.verdict(),
+    }
+}
+
+impl Counts {
+    fn add(&mut self, outcome: &Outcome) {
+        *match outcome {
+            Outcome::Created { .. } => &mut self.created,
+            Outcome::Overwritten { .. } => &mut self.overwritten,
+            Outcome::Unchanged => &mut self.unchanged,
+            Outcome::Skipped => &mut self.skipped,
+            Outcome::Failed { .. } => &mut self.failed,
+        } += 1;
+    }
+
+    fn settled(&self) -> usize {
+        self.created + self.overwritten + self.unchanged + self.skipped + self.failed
+    }
+
+    fn text(&self) -> String {
+        let parts = [
+            (self.created, "created"),
+            (self.overwritten, "overwritten"),
+            (self.unchanged, "unchanged"),
+            (self.skipped, "skipped because they exist"),
+            (self.failed, "failed"),
+            (self.problems, "not imported because of a problem"),
+        ];
+        let said: Vec<_> =
+            parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+        if said.is_empty() { "nothing to import".to_owned() } else { said.join(", ") }
+    }
+
+    fn verdict(&self) -> Result<(), Failure> {
+        if self.failed > 0 {
+            let what = format!("{} of {} secrets could not be put", self.failed, self.total);
+            return Err(Failure::new(Exit::Failed, what).remedy("See why above, then run the same command again."));
+        }
+        if self.skipped > 0 {
+            let what = format!("{} of {} secrets exist and were left as they are", self.skipped, self.total);
+            return Err(Failure::new(Exit::Partly, what)
+                .remedy("With --overwrite they get a new version where their value differs."));
+        }
+        if self.problems > 0 {
+            let what = format!("{} secrets of the source were left out because of a problem", self.problems);
+            return Err(Failure::new(Exit::Partly, what).remedy("See --dry-run for what to do about each."));
+        }
+        Ok(())
+    }
+}
+
+/// Puts one secret. An error is one that ends the whole.
+async fn put(
+    client: &Client,
+    candidate: &Candidate,
+    state: State,
+    overwrite: bool,
+    reason: &str,
+) -> Result<Outcome, Error> {
+    let if_version = match (state.action(overwrite), state) {
+        (Action::Keep, _) => return Ok(Outcome::Unchanged),
+        (Action::Skip, _) => return Ok(Outcome::Skipped),
+        (Action::Create | Action::CreateIfAbsent, _) => Some(0),
+        // Only what was seen is overwritten, not what somebody put since.
+        (Action::Overwrite, State::Exists(version)) => Some(version),
+        (Action::Overwrite, _) => None,
+    };
+    let tried = Cell::new(false);
+    let try_again = Cell::new(false);
+    // Without a precondition a second try after a lost answer makes a second version of the same value, which does no harm.
+    let result = retry(Backoff::default(), TRIES, async || {
+        try_again.set(tried.replace(true));
+        client.put(&candidate.path, candidate.payload(), put_options(candidate, if_version, reason)).await
+    })
+    .await;
+    match result {
+        Ok(result) if if_version == Some(0) => Ok(Outcome::Created { version: result.version }),
+        Ok(result) => Ok(Outcome::Overwritten { version: result.version }),
+        Err(error) if error.kind() == ErrorKind::Conflict => {
+            // After a lost answer the conflict may be with our own first try.
+            if try_again.get()
+                && current(client, &candidate.path).await.is_ok_and(|found| candidate.is_same_value(&found.payload))
+            {
+                return Ok(Outcome::Unchanged);
+            }
+            match if_version {
+                Some(0) => Ok(Outcome::Skipped),
+                _ => Ok(Outcome::Failed { what: "somebody else changed it meanwhile".to_owned() }),
+            }
+        }
+        Err(error) if is_about_one_secret(&error) => Ok(Outcome::Failed { what: Failure::from(error).in_one_line() }),
+        Err(error) => Err(error),
+    }
+}

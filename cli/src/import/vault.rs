@@ -1,0 +1,199 @@
+//! `import vault`: the current version of each secret of a KV v2 mount of Vault or OpenBao.
+
+use super::{
+    names::{NameRule, path_below},
+    object::{Object, ValueRule},
+    reading::{Labels, Reading, Trouble},
+    vault_api::{Answer, VaultApi},
+};
+use crate::failure::{Exit, Failure};
+use futures_util::{StreamExt as _, stream};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use strongroom_core::SecretBytes;
+
+/// Requests at a time.
+const CONCURRENCY: usize = 8;
+/// Most folders in each other. Vault's own limit of a path's length comes first.
+const MAX_DEPTH: usize = 64;
+/// Most secrets that are read at once.
+const MAX_SECRETS: usize = 100_000;
+
+/// How a mount is read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    pub(crate) names: NameRule,
+    pub(crate) values: ValueRule,
+    pub(crate) labels: bool,
+}
+
+/// Reads everything below `below`, a folder in the mount (empty: all of it).
+pub(crate) async fn read(api: &VaultApi, below: &str, rules: Rules, into: &mut Reading) -> Result<(), Failure> {
+    api.check_mount().await?;
+    let below = match below.trim_matches('/') {
+        "" => String::new(),
+        folder => format!("{folder}/"),
+    };
+    let paths = walk(api, &below, into).await?;
+    let mut answers = stream::iter(paths)
+        .map(|path| async move {
+            let answer = api.read(&path).await;
+            (path, answer)
+        })
+        .buffered(CONCURRENCY);
+    while let Some((path, answer)) = answers.next().await {
+        let name = path.strip_prefix(&below).unwrap_or(&path);
+        take(api, &path, name, answer?, rules, into)?;
+    }
+    Ok(())
+}
+
+/// The paths of all secrets. Folders that may not be listed are problems.
+async fn walk(api: &VaultApi, below: &str, into: &mut Reading) -> Result<Vec<String>, Failure> {
+    let (mut folders, mut secrets) = (vec![below.to_owned()], Vec::new());
+    while let Some(folder) = folders.pop() {
+        match api.list(&folder).await? {
+            Ok(names) => {
+                for name in names {
+                    let path = format!("{folder}{name}");
+                    match name.strip_suffix('/') {
+                        Some(inner) if is_name(inner) && path.matches('/').count() <= MAX_DEPTH => folders.push(path),
+                        None if is_name(&name) => secrets.push(path),
+                        _ => into.refuse(
+                            format_args!("vault {path}"),
+                            Trouble::new("it cannot be asked for by its name", "Copy it to another name in Vault."),
+                        ),
+                    }
+                }
+            }
+            Err(Answer::Forbidden) => into.refuse(
+                format_args!("vault {folder}"),
+                Trouble::new(
+                    "the Vault token may not list this folder",
+                    "Give the token list on its metadata, or leave it out with --skip-problems.",
+                ),
+            ),
+            Err(_) => into.skip("folders without secrets"),
+        }
+        if secrets.len() + folders.len() > MAX_SECRETS {
+            return Err(Failure::usage(
+                format_args!("there are more than {MAX_SECRETS} secrets"),
+                "Import one folder after the other with --path.",
+            ));
+        }
+    }
+    secrets.sort();
+    Ok(secrets)
+}
+
+/// A name that stands for itself in a URL's path: servers resolve the others, or cut them off.
+fn is_name(name: &str) -> bool {
+    !matches!(name, "" | "." | "..") && !name.contains('/')
+}
+
+#[derive(Deserialize)]
+struct Body<'a> {
+    #[serde(borrow)]
+    data: Version<'a>,
+}
+
+#[derive(Deserialize)]
+struct Version<'a> {
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+    #[serde(default)]
+    metadata: Metadata,
+}
+
+#[derive(Default, Deserialize)]
+struct Metadata {
+    #[serde(default, rename = "custom_metadata")]
+    labels: Option<Labels>,
+    #[serde(default)]
+    deletion_time: String,
+    #[serde(default)]
+    destroyed: bool,
+}
+
+fn take(
+    api: &VaultApi,
+    path: &str,
+    name: &str,
+    answer: Answer,
+    rules: Rules,
+    into: &mut Reading,
+) -> Result<(), Failure> {
+    let origin = format!("vault {path}");
+    let body = match answer {
+        Answer::Forbidden => {
+            let remedy = "Give the token read on its data, or leave it out with --skip-problems.";
+            into.refuse(origin, Trouble::new("the Vault token may not read it", remedy));
+            return Ok(());
+        }
+        Answer::Absent(body) => {
+            into.skip(gone(&body));
+            return Ok(());
+        }
+        Answer::Found(body) => body,
+    };
+    let version = version(&body).ok_or_else(|| api.strange("a secret"))?;
+    let Some(data) = version.data.filter(|data| data.get() != "null") else {
+        into.skip(gone(&body));
+        return Ok(());
+    };
+    let object = Object::parse(data).ok_or_else(|| {
+        Failure::new(Exit::Failed, format_args!("{origin} is not an object of values"))
+            .remedy("Copy it in Vault and look at it there.")
+    })?;
+    if object.0.is_empty() {
+        into.skip("secrets without any value");
+        return Ok(());
+    }
+    let labels = version.metadata.labels.unwrap_or_default();
+    let read = path_below(&into.folder, name.split('/'), rules.names)
+        .and_then(|path| Ok((path, object.payload(rules.names, rules.values)?)));
+    into.take(&origin, labels, rules.labels, read);
+    Ok(())
+}
+
+/// Why a secret has no current value.
+fn gone(body: &SecretBytes) -> &'static str {
+    match version(body).map(|version| version.metadata) {
+        Some(Metadata { destroyed: true, .. }) => "secrets whose current version is destroyed",
+        Some(Metadata { deletion_time, .. }) if !deletion_time.is_empty() => "secrets whose current version is deleted",
+        _ => "secrets without a version",
+    }
+}
+
+fn version(body: &SecretBytes) -> Option<Version<'_>> {
+    // Exposed to the parser; the values stay where they are.
+    serde_json::from_slice::<Body<'_>>(body.expose_bytes()).ok().map(|body| body.data)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_no_current_value_says_why() {
+        for (body, why) in [
+            (
+                r#"{"data":{"data":null,"metadata":{"deletion_time":"2026-01-01T00:00:00Z","destroyed":false,"version":2}}}"#,
+                "deleted",
+            ),
+            (r#"{"data":{"data":null,"metadata":{"deletion_time":"","destroyed":true,"version":2}}}"#, "destroyed"),
+            (r#"{"errors":[]}"#, "without a version"),
+            ("", "without a version"),
+        ] {
+            assert!(gone(&SecretBytes::from(body.to_owned())).contains(why), "{body}");
+        }
+    }
+
+    #[test]
+    fn only_names_that_stand_for_themselves_are_asked_for() {
+        for name in ["", ".", "..", "a/b"] {
+            assert!(!is_name(name), "{name:?}");
+        }
+        assert!(is_name("...") && is_name("a b"));
+    }
+}
