@@ -9,7 +9,7 @@ use crate::{
     failure::{Exit, Failure},
     import::plan::{CONCURRENCY, TRIES, current, is_about_one_secret},
     input::read_text,
-    output::{Printer, plain, remark},
+    output::{Printer, counted, plain, remark},
 };
 use age::x25519::Recipient;
 use clap::Args;
@@ -81,7 +81,7 @@ pub(crate) async fn run(
     };
     file.keep()?;
     let shown = arguments.file.display();
-    let text = format!("{} secrets of {folder} are in {shown}", exported.count);
+    let text = format!("{shown} holds {} of {folder}", counted(exported.count, "secret"));
     let summary =
         json!({"file": arguments.file, "folder": folder, "exported": exported.count, "unread": exported.unread});
     printer.result(&text, &summary)?;
@@ -124,7 +124,7 @@ impl Exported {
         if self.unread.is_empty() {
             return Ok(());
         }
-        let what = format!("{} secrets could not be read and are not in the export", self.unread.len());
+        let what = format!("the export lacks {} that could not be read", counted(self.unread.len(), "secret"));
         Err(Failure::new(Exit::Partly, what).remedy("See why above; a right to list is not one to read."))
     }
 }
@@ -158,7 +158,8 @@ async fn write<W: Write>(
                 exported.unread.push(Unread { path, why });
             }
             Err(error) => {
-                let how_far = format!("stopped after {} secrets, and nothing is left behind", exported.count);
+                let how_far =
+                    format!("stopped after {}, and nothing is left behind", counted(exported.count, "secret"));
                 return Err(Failure::from(error).after(how_far));
             }
         }

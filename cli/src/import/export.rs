@@ -7,7 +7,7 @@ use super::{
 use crate::{
     export::document::{BadDocument, Document},
     failure::{Exit, Failure},
-    output::{moment, remark},
+    output::{counted, moment, remark},
 };
 use age::{Decryptor, armor::ArmoredReader, x25519::Identity};
 use std::io::{self, BufRead, Read};
@@ -39,8 +39,8 @@ pub(crate) fn read(
     remark(format_args!("{file} was made {}", moment(document.exported_at)));
     if !document.unread.is_empty() {
         remark(format_args!(
-            "note: {} secrets could not be read when {file} was made, and are not in it",
-            document.unread.len()
+            "note: {} could not be read when {file} was made, and are not in it",
+            counted(document.unread.len(), "secret")
         ));
     }
     let folder = match target {

@@ -3,7 +3,7 @@
 use super::{
     names::{NameRule, path_below},
     object::{Object, ValueRule},
-    reading::{Labels, Reading, Trouble},
+    reading::{Labels, Reading, Trouble, both},
 };
 use crate::failure::Failure;
 use serde::Deserialize;
@@ -34,12 +34,10 @@ pub(crate) fn tree(
     into: &mut Reading,
 ) -> Result<(), Failure> {
     for (name, raw) in parse(file, json)?.0 {
-        let read = path_below(folder, name.split('/'), names).and_then(|path| {
-            let wrong =
-                || Trouble::new("it is not an object of texts, or has a name twice", "Write {\"FIELD\": \"TEXT\", …}.");
-            let payload = Object::parse(raw).ok_or_else(wrong)?.payload(names, values)?;
-            Ok((path, payload))
-        });
+        let wrong =
+            || Trouble::new("it is not an object of texts, or has a name twice", "Write {\"FIELD\": \"TEXT\", …}.");
+        let payload = Object::parse(raw).ok_or_else(wrong).and_then(|object| object.payload(names, values));
+        let read = both(path_below(folder, name.split('/'), names), payload);
         into.take(&format!("{file}: {name}"), Labels::new(), false, read);
     }
     Ok(())

@@ -22,7 +22,7 @@ use crate::{
     export::keys::identities,
     failure::{Exit, Failure},
     input::{read_large_secret_file, read_large_secret_stdin, read_secret_file, read_secret_stdin},
-    output::Printer,
+    output::{Printer, counted},
     secrets::secret_path,
 };
 use clap::{Args, Subcommand};
@@ -217,9 +217,9 @@ pub(crate) async fn run(source: Source, connection: &ConnectionOptions, printer:
 }
 
 fn problems(count: usize) -> Failure {
-    let what = format!("{count} secrets of the source cannot be imported as they are; nothing was changed");
+    let what = format!("the source has {}, so nothing was changed", counted(count, "problem"));
     Failure::new(Exit::Problems, what)
-        .remedy("See what to do about each above, or import the rest with --skip-problems.")
+        .remedy("See above what to do about each, or import the rest with --skip-problems.")
 }
 
 impl Source {

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     failure::{Exit, Failure},
-    output::Printer,
+    output::{Printer, counted, plain, remark},
 };
 use futures_util::{StreamExt as _, stream};
 use serde::Serialize;
@@ -94,7 +94,7 @@ pub(crate) async fn perform(plan: Plan, client: &Client, printer: &Printer, reas
     progress.end();
     failures.sort();
     for failure in &failures {
-        crate::output::remark(crate::output::plain(failure));
+        remark(plain(failure));
     }
     if printer.is_json() {
         printer.line(&counts)?;
@@ -103,8 +103,9 @@ pub(crate) async fn perform(plan: Plan, client: &Client, printer: &Printer, reas
     }
     match fatal {
         Some(error) => Err(Failure::from(error).after(format_args!(
-            "stopped after {} of {total} secrets; run the same command again to go on",
-            counts.settled()
+            "stopped after {} of {}; run the same command again to go on",
+            counts.settled(),
+            counted(total, "secret")
         ))),
         None => counts.verdict(),
     }
@@ -150,7 +151,7 @@ impl Counts {
                 .remedy("With --overwrite they get a new version where their value differs."));
         }
         if self.problems > 0 {
-            let what = format!("{} secrets of the source were left out because of a problem", self.problems);
+            let what = format!("{} left things of the source out", counted(self.problems, "problem"));
             return Err(Failure::new(Exit::Partly, what).remedy("See --dry-run for what to do about each."));
         }
         Ok(())

@@ -3,7 +3,7 @@
 use super::reading::{Candidate, Problem, Reading};
 use crate::{
     failure::Failure,
-    output::{Printer, remark},
+    output::{Printer, counted, plain, remark},
 };
 use futures_util::{StreamExt as _, stream};
 use serde::Serialize;
@@ -139,15 +139,15 @@ impl Plan {
     /// What is not imported and why, on standard error.
     pub(crate) fn print_remarks(&self) {
         for (why, count) in &self.skipped {
-            remark(format_args!("left out: {count} {why}"));
+            remark(format_args!("left out: {why} ({count})"));
         }
         if self.labels_left > 0 {
-            remark(format_args!("left out: the labels of {} secrets", self.labels_left));
+            remark(format_args!("left out: the labels of {}", counted(self.labels_left, "secret")));
         }
         for problem in &self.problems {
             let Problem { origin, what, remedy } = problem;
-            remark(crate::output::plain(&format!("problem: {origin}: {what}")));
-            remark(crate::output::plain(&format!("  what to do: {remedy}")));
+            remark(plain(&format!("problem: {origin}: {what}")));
+            remark(plain(&format!("  what to do: {remedy}")));
         }
     }
 }

@@ -95,6 +95,21 @@ impl Trouble {
     }
 }
 
+/// A path and a payload, or everything that is wrong with either.
+pub(crate) fn both(
+    path: Result<SecretPath, Trouble>,
+    payload: Result<Payload, Trouble>,
+) -> Result<(SecretPath, Payload), Trouble> {
+    match (path, payload) {
+        (Ok(path), Ok(payload)) => Ok((path, payload)),
+        (Err(trouble), Ok(_)) | (Ok(_), Err(trouble)) => Err(trouble),
+        (Err(path), Err(payload)) => Err(Trouble {
+            what: format!("{}; and {}", path.what, payload.what),
+            remedy: format!("{} And: {}", path.remedy, payload.remedy),
+        }),
+    }
+}
+
 impl Reading {
     pub(crate) fn new(folder: FolderPath) -> Self {
         Self { folder, candidates: vec![], problems: vec![], skipped: BTreeMap::new(), labels_left: 0 }

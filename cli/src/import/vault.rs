@@ -3,7 +3,7 @@
 use super::{
     names::{NameRule, path_below},
     object::{Object, ValueRule},
-    reading::{Labels, Reading, Trouble},
+    reading::{Labels, Reading, Trouble, both},
     vault_api::{Answer, VaultApi},
 };
 use crate::failure::{Exit, Failure};
@@ -150,8 +150,8 @@ fn take(
         return Ok(());
     }
     let labels = version.metadata.labels.unwrap_or_default();
-    let read = path_below(&into.folder, name.split('/'), rules.names)
-        .and_then(|path| Ok((path, object.payload(rules.names, rules.values)?)));
+    let path = path_below(&into.folder, name.split('/'), rules.names);
+    let read = both(path, object.payload(rules.names, rules.values));
     into.take(&origin, labels, rules.labels, read);
     Ok(())
 }
