@@ -13,6 +13,7 @@ use crate::{
 use futures_util::{StreamExt as _, stream};
 use serde::Serialize;
 use std::cell::Cell;
+use strongroom_api::ErrorCode;
 use strongroom_client::{Backoff, Client, Error, ErrorKind, retry};
 use strongroom_core::SecretPath;
 
@@ -137,7 +138,11 @@ impl Counts {
         ];
         let said: Vec<_> =
             parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
-        if said.is_empty() { "nothing to import".to_owned() } else { said.join(", ") }
+        match (said.is_empty(), self.total) {
+            (true, 0) => "nothing to import".to_owned(),
+            (true, _) => "nothing imported".to_owned(),
+            (false, _) => said.join(", "),
+        }
     }
 
     fn verdict(&self) -> Result<(), Failure> {
@@ -174,30 +179,34 @@ async fn put(
         (Action::Overwrite, State::Exists(version)) => Some(version),
         (Action::Overwrite, _) => None,
     };
-    let tried = Cell::new(false);
-    let try_again = Cell::new(false);
+    let done = |version| match if_version {
+        Some(0) => Outcome::Created { version },
+        _ => Outcome::Overwritten { version },
+    };
+    let tries = Cell::new(0);
     // Without a precondition a second try after a lost answer makes a second version of the same value, which does no harm.
     let result = retry(Backoff::default(), TRIES, async || {
-        try_again.set(tried.replace(true));
+        tries.set(tries.get() + 1);
         client.put(&candidate.path, candidate.payload(), put_options(candidate, if_version, reason)).await
     })
     .await;
-    match result {
-        Ok(result) if if_version == Some(0) => Ok(Outcome::Created { version: result.version }),
-        Ok(result) => Ok(Outcome::Overwritten { version: result.version }),
-        Err(error) if error.kind() == ErrorKind::Conflict => {
-            // After a lost answer the conflict may be with our own first try.
-            if try_again.get()
-                && current(client, &candidate.path).await.is_ok_and(|found| candidate.is_same_value(&found.payload))
-            {
-                return Ok(Outcome::Unchanged);
-            }
-            match if_version {
-                Some(0) => Ok(Outcome::Skipped),
-                _ => Ok(Outcome::Failed { what: "somebody else changed it meanwhile".to_owned() }),
-            }
-        }
-        Err(error) if is_about_one_secret(&error) => Ok(Outcome::Failed { what: Failure::from(error).in_one_line() }),
-        Err(error) => Err(error),
+    let error = match result {
+        Ok(result) => return Ok(done(result.version)),
+        Err(error) => error,
+    };
+    let is_conflict = error.kind() == ErrorKind::Conflict;
+    // After a lost answer the conflict may be with our own first try.
+    let may_be_ours = error.code() == Some(ErrorCode::OutcomeUnknown) || (is_conflict && tries.get() > 1);
+    if may_be_ours
+        && let Ok(found) = current(client, &candidate.path).await
+        && candidate.is_same_value(&found.payload)
+    {
+        return Ok(done(found.version));
+    }
+    match if_version {
+        Some(0) if is_conflict => Ok(Outcome::Skipped),
+        _ if is_conflict => Ok(Outcome::Failed { what: "somebody else changed it meanwhile".to_owned() }),
+        _ if is_about_one_secret(&error) => Ok(Outcome::Failed { what: Failure::from(error).in_one_line() }),
+        _ => Err(error),
     }
 }

@@ -1,26 +1,11 @@
 //! A small server that speaks the part of Vault's HTTP API that a migration uses, with Vault's own shapes, over real TLS.
 
-use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode};
-use http_body_util::Full;
-use hyper::{body::Incoming, service::service_fn};
-use hyper_util::rt::TokioIo;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use crate::https::{Answer, HttpsServer};
+use http::{HeaderMap, Request};
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    convert::Infallible,
-    net::SocketAddr,
     sync::{Arc, Mutex},
-};
-use tokio::{net::TcpListener, runtime::Runtime};
-use tokio_rustls::{
-    TlsAcceptor,
-    rustls::{
-        ServerConfig,
-        crypto::ring,
-        pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
-    },
 };
 
 /// What it holds, and what was asked of it.
@@ -97,41 +82,24 @@ impl State {
 
 /// The server; it ends with it.
 pub struct FakeVault {
-    pub address: SocketAddr,
-    pub ca: String,
-    pub state: Arc<Mutex<State>>,
-    _runtime: Runtime,
+    pub server: HttpsServer,
+    state: Arc<Mutex<State>>,
 }
 
 impl FakeVault {
     pub fn start() -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let (tls, ca) = certificate();
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
-        let address = listener.local_addr().unwrap();
         let state = Arc::new(Mutex::new(State { kv_version: Some("2"), ..State::default() }));
         let shared = state.clone();
-        runtime.spawn(async move {
-            loop {
-                let Ok((stream, _)) = listener.accept().await else { return };
-                let (tls, state) = (tls.clone(), shared.clone());
-                tokio::spawn(async move {
-                    let Ok(stream) = tls.accept(stream).await else { return };
-                    let service = service_fn(|request: Request<Incoming>| {
-                        let response = respond(&state, &request);
-                        async move { Ok::<_, Infallible>(response) }
-                    });
-                    let _ = hyper::server::conn::http1::Builder::new()
-                        .serve_connection(TokioIo::new(stream), service)
-                        .await;
-                });
-            }
+        let server = HttpsServer::start(move |request: Request<Vec<u8>>| {
+            let mut state = shared.lock().unwrap();
+            let uri = request.uri();
+            state.seen.push((uri.path_and_query().unwrap().to_string(), request.headers().clone()));
+            let (status, location, body) = state.answer(uri.path(), uri.query());
+            let mut answer = Answer::json(status, &body);
+            answer.headers.extend(location.map(|location| ("location", location)));
+            std::future::ready(answer)
         });
-        Self { address, ca, state, _runtime: runtime }
-    }
-
-    pub fn url(&self) -> String {
-        format!("https://localhost:{}", self.address.port())
+        Self { server, state }
     }
 
     pub fn set(&self, change: impl FnOnce(&mut State)) {
@@ -142,35 +110,4 @@ impl FakeVault {
     pub fn seen(&self) -> Vec<(String, HeaderMap)> {
         self.state.lock().unwrap().seen.clone()
     }
-}
-
-fn respond(state: &Mutex<State>, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-    let mut state = state.lock().unwrap();
-    let uri = request.uri();
-    state.seen.push((uri.path_and_query().unwrap().to_string(), request.headers().clone()));
-    let (status, location, body) = state.answer(uri.path(), uri.query());
-    let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
-    *response.status_mut() = StatusCode::from_u16(status).unwrap();
-    if let Some(location) = location {
-        response.headers_mut().insert("location", location.parse().unwrap());
-    }
-    response
-}
-
-fn certificate() -> (TlsAcceptor, String) {
-    let ca_key = KeyPair::generate().unwrap();
-    let mut ca = CertificateParams::new(vec![]).unwrap();
-    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let pem = ca.self_signed(&ca_key).unwrap().pem();
-    let issuer = Issuer::new(ca, ca_key);
-    let key = KeyPair::generate().unwrap();
-    let certificate = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
-    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.der().clone()], key)
-        .unwrap();
-    (TlsAcceptor::from(Arc::new(config)), pem)
 }

@@ -4,6 +4,8 @@
 #![expect(unreachable_pub, reason = "its items are public to the tests beside it")]
 
 mod fake;
+#[path = "../support/https.rs"]
+mod https;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -18,8 +20,8 @@ const TOKEN: &str = "hvs.hunter2-token";
 
 /// What an import from this Vault is called with.
 fn arguments<'a>(vault: &'a FakeVault, scratch: &Scratch, more: &[&'a str]) -> Vec<String> {
-    let ca = scratch.file("vault-ca", &vault.ca);
-    let url = vault.url();
+    let ca = scratch.file("vault-ca", &vault.server.ca);
+    let url = vault.server.url();
     let fixed =
         ["import", "vault", "--address", &url, "--to", "payments/", "--vault-ca", &ca, "--vault-token-file", "-"];
     fixed.iter().chain(more).map(ToString::to_string).collect()
@@ -27,7 +29,7 @@ fn arguments<'a>(vault: &'a FakeVault, scratch: &Scratch, more: &[&'a str]) -> V
 
 /// Against no server: for what fails before there is need of one.
 fn alone(vault: &FakeVault, scratch: &Scratch, more: &[&str]) -> Output {
-    let (ca, token) = (scratch.file("ca", &vault.ca), scratch.file("token", "srt_none"));
+    let (ca, token) = (scratch.file("ca", &vault.server.ca), scratch.file("token", "srt_none"));
     let mut command = program();
     command.args(arguments(vault, scratch, more)).args([
         "--server",
@@ -139,7 +141,7 @@ fn a_redirect_is_not_followed_and_the_token_reaches_nobody_else() {
 #[test]
 fn the_token_is_shown_only_to_a_server_that_proves_who_it_is() {
     let (vault, other, scratch) = (FakeVault::start(), FakeVault::start(), Scratch::new("vault-ca"));
-    let ca = scratch.file("other-ca", &other.ca);
+    let ca = scratch.file("other-ca", &other.server.ca);
     // The last one counts: the CA is another one's.
     let mut arguments = arguments(&vault, &scratch, &[]);
     let place = arguments.iter().position(|argument| argument == "--vault-ca").unwrap();
