@@ -2,13 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[cfg(feature = "dev")]
+#[path = "support/server.rs"]
+mod server;
 mod support;
 
 use age::{secrecy::ExposeSecret as _, x25519::Identity};
 #[cfg(feature = "dev")]
-use std::{fs, os::unix::fs::PermissionsExt as _};
+use server::Server;
 #[cfg(feature = "dev")]
-use support::Server;
+use std::{fs, os::unix::fs::PermissionsExt as _};
 use support::{Scratch, ended, program, run};
 
 #[cfg(feature = "dev")]

@@ -188,6 +188,7 @@ async fn compare(client: &Client, candidate: &Candidate, state: State) -> Result
     match current(client, &candidate.path).await {
         Ok(found) if candidate.is_same_value(&found.payload) => Ok(State::Unchanged),
         Ok(found) => Ok(State::Exists(found.version)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(State::New),
         Err(error) if is_about_one_secret(&error) => Ok(state),
         Err(error) => Err(error.into()),
     }

@@ -1,6 +1,6 @@
 //! A small TLS server with a certificate of its own CA, whose answers a closure gives.
 
-#![allow(dead_code, unreachable_pub, reason = "each suite uses a part of it")]
+#![expect(unreachable_pub, reason = "its items are public to the suites")]
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};

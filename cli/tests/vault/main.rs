@@ -3,17 +3,21 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![expect(unreachable_pub, reason = "its items are public to the tests beside it")]
 
+#[cfg_attr(not(feature = "dev"), expect(dead_code, reason = "some of it is for the tests with a server"))]
 mod fake;
 #[path = "../support/https.rs"]
 mod https;
+#[cfg(feature = "dev")]
+#[path = "../support/server.rs"]
+mod server;
 #[path = "../support/mod.rs"]
 mod support;
 
 use fake::FakeVault;
 use serde_json::{Value, json};
-use std::{net::TcpListener, process::Output};
 #[cfg(feature = "dev")]
-use support::Server;
+use server::Server;
+use std::{net::TcpListener, process::Output};
 use support::{Scratch, ended, program, run};
 
 const TOKEN: &str = "hvs.hunter2-token";
