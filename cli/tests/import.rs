@@ -87,6 +87,13 @@ fn what_one_secret_may_not_does_not_stop_the_others_and_a_refused_credential_doe
     assert!(said.contains("failed: payments/locked/a: ") && said.contains("request id: "), "{said}");
     assert_eq!(server.paths("payments"), ["payments/free"]);
 
+    // Where nothing at all is allowed it does not go on asking.
+    let many: serde_json::Map<_, _> = (0..100).map(|n| (format!("s{n}"), serde_json::json!({"k": "v"}))).collect();
+    let many = serde_json::to_vec(&many).unwrap();
+    let (printed, said) = ended(&server.run(&["import", "json", "-", "--tree", "--to", "paymnets/"], &many), 3);
+    let failed: usize = printed.trim().trim_end_matches(" failed").parse().unwrap();
+    assert!((16..=16 + 8).contains(&failed) && said.contains("every one so far was refused"), "{printed}{said}");
+
     let token = scratch.file("token", "srt_none");
     let json = ["import", "json", "-", "--tree", "--to", "payments/new/", "--token-file", &token];
     let output = server.run(&json, tree);

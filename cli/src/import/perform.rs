@@ -17,6 +17,9 @@ use strongroom_api::ErrorCode;
 use strongroom_client::{Backoff, Client, Error, ErrorKind, retry};
 use strongroom_core::SecretPath;
 
+/// So many refusals, and nothing else, are enough.
+const HOPELESS: usize = 16;
+
 /// How one secret fared.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "result", rename_all = "kebab-case")]
@@ -32,6 +35,10 @@ pub(crate) enum Outcome {
     /// It exists and was left as it is.
     Skipped,
     Failed {
+        what: String,
+    },
+    /// The caller may not put it there.
+    Refused {
         what: String,
     },
 }
@@ -65,6 +72,7 @@ pub(crate) async fn perform(plan: Plan, client: &Client, printer: &Printer, reas
     let stopped = Cell::new(false);
     let mut fatal = None;
     let mut failures = Vec::new();
+    let mut refused = 0;
     {
         let overwrite = plan.overwrite;
         let mut puts = stream::iter(plan.planned)
@@ -79,15 +87,23 @@ pub(crate) async fn perform(plan: Plan, client: &Client, printer: &Printer, reas
                 Ok(outcome) => {
                     counts.add(&outcome);
                     progress.step();
+                    if matches!(outcome, Outcome::Refused { .. }) {
+                        refused += 1;
+                    }
+                    // Each refusal is an alarm in somebody's audit log: a wrong --to must not make thousands of them.
+                    if refused == HOPELESS && counts.settled() == refused && total > refused {
+                        stopped.set(true);
+                        fatal.get_or_insert(hopeless());
+                    }
                     if printer.is_json() {
                         printer.line(&Line { path: &path, outcome: &outcome })?;
-                    } else if let Outcome::Failed { what } = outcome {
+                    } else if let Outcome::Failed { what } | Outcome::Refused { what } = &outcome {
                         failures.push(format!("failed: {path}: {what}"));
                     }
                 }
                 Err(error) => {
                     stopped.set(true);
-                    fatal.get_or_insert(error);
+                    fatal.get_or_insert(error.into());
                 }
             }
         }
@@ -103,7 +119,7 @@ pub(crate) async fn perform(plan: Plan, client: &Client, printer: &Printer, reas
         printer.result(&counts.text(), &counts)?;
     }
     match fatal {
-        Some(error) => Err(Failure::from(error).after(format_args!(
+        Some(failure) => Err(failure.after(format_args!(
             "stopped after {} of {}; run the same command again to go on",
             counts.settled(),
             counted(total, "secret")
@@ -119,7 +135,7 @@ impl Counts {
             Outcome::Overwritten { .. } => &mut self.overwritten,
             Outcome::Unchanged => &mut self.unchanged,
             Outcome::Skipped => &mut self.skipped,
-            Outcome::Failed { .. } => &mut self.failed,
+            Outcome::Failed { .. } | Outcome::Refused { .. } => &mut self.failed,
         } += 1;
     }
 
@@ -161,6 +177,11 @@ impl Counts {
         }
         Ok(())
     }
+}
+
+fn hopeless() -> Failure {
+    Failure::new(Exit::Refused, "every one so far was refused")
+        .remedy("Check --to and who you are (`strongroom whoami`), or ask a project owner for a grant to write.")
 }
 
 /// Puts one secret. An error is one that ends the whole.
@@ -206,6 +227,7 @@ async fn put(
     match if_version {
         Some(0) if is_conflict => Ok(Outcome::Skipped),
         _ if is_conflict => Ok(Outcome::Failed { what: "somebody else changed it meanwhile".to_owned() }),
+        _ if error.kind() == ErrorKind::Forbidden => Ok(Outcome::Refused { what: Failure::from(error).in_one_line() }),
         _ if is_about_one_secret(&error) => Ok(Outcome::Failed { what: Failure::from(error).in_one_line() }),
         _ => Err(error),
     }

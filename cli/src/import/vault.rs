@@ -6,7 +6,7 @@ use super::{
     reading::{Labels, Reading, Trouble, both},
     vault_api::{Answer, VaultApi},
 };
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use futures_util::{StreamExt as _, stream};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -43,7 +43,7 @@ pub(crate) async fn read(api: &VaultApi, below: &str, rules: Rules, into: &mut R
         .buffered(CONCURRENCY);
     while let Some((path, answer)) = answers.next().await {
         let name = path.strip_prefix(&below).unwrap_or(&path);
-        take(api, &path, name, answer?, rules, into)?;
+        take(&path, name, answer?, rules, into).map_err(|NotVault| api.strange("a secret"))?;
     }
     Ok(())
 }
@@ -115,14 +115,11 @@ struct Metadata {
     destroyed: bool,
 }
 
-fn take(
-    api: &VaultApi,
-    path: &str,
-    name: &str,
-    answer: Answer,
-    rules: Rules,
-    into: &mut Reading,
-) -> Result<(), Failure> {
+/// The answer has not the shape of Vault's.
+#[derive(Debug)]
+struct NotVault;
+
+fn take(path: &str, name: &str, answer: Answer, rules: Rules, into: &mut Reading) -> Result<(), NotVault> {
     let origin = format!("vault {path}");
     let body = match answer {
         Answer::Forbidden => {
@@ -136,15 +133,16 @@ fn take(
         }
         Answer::Found(body) => body,
     };
-    let version = version(&body).ok_or_else(|| api.strange("a secret"))?;
+    let version = version(&body).ok_or(NotVault)?;
     let Some(data) = version.data.filter(|data| data.get() != "null") else {
         into.skip(gone(&body));
         return Ok(());
     };
-    let object = Object::parse(data).ok_or_else(|| {
-        Failure::new(Exit::Failed, format_args!("{origin} is not an object of values"))
-            .remedy("Copy it in Vault and look at it there.")
-    })?;
+    let Some(object) = Object::parse(data) else {
+        let what = "it is not an object of values, or has a name twice";
+        into.refuse(origin, Trouble::new(what, "Look at it in Vault, and put it there anew."));
+        return Ok(());
+    };
     if object.0.is_empty() {
         into.skip("secrets without any value");
         return Ok(());
@@ -173,6 +171,7 @@ fn version(body: &SecretBytes) -> Option<Version<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use strongroom_core::FolderPath;
 
     #[test]
     fn what_has_no_current_value_says_why() {
@@ -186,6 +185,46 @@ mod tests {
             ("", "without a version"),
         ] {
             assert!(gone(&SecretBytes::from(body.to_owned())).contains(why), "{body}");
+        }
+    }
+
+    fn taken(body: &str, rules: Rules) -> Result<Reading, NotVault> {
+        let mut reading = Reading::new(FolderPath::parse("p/f/").unwrap());
+        let answer = Answer::Found(SecretBytes::from(body.to_owned()));
+        take("team/x", "x", answer, rules, &mut reading)?;
+        Ok(reading)
+    }
+
+    const STRICT: Rules = Rules { names: NameRule::Exact, values: ValueRule::TextOnly, labels: false };
+    const WHOLE: &str = r#"{"request_id":"1","lease_id":"","renewable":false,"data":{"data":{"k":"hunter2"},
+        "metadata":{"created_time":"2026-01-02T03:04:05Z","custom_metadata":{"team":"a"},"deletion_time":"","destroyed":false,"version":3}},"warnings":null}"#;
+
+    #[test]
+    fn a_version_is_taken_and_its_custom_metadata_as_labels_where_asked() {
+        let reading = taken(WHOLE, STRICT).unwrap();
+        assert_eq!((reading.candidates[0].path.as_str(), reading.labels_left), ("p/f/x", 1));
+        assert_eq!(reading.candidates[0].payload().encode().expose_str(), Some(r#"{"k":"hunter2"}"#));
+        let reading = taken(WHOLE, Rules { labels: true, ..STRICT }).unwrap();
+        assert_eq!(reading.candidates[0].labels, [("team".to_owned(), "a".to_owned())].into());
+    }
+
+    #[test]
+    fn each_answer_that_holds_no_secret_is_a_problem_or_none_of_vaults() {
+        for (from, to) in
+            [(r#"{"k":"hunter2"}"#, r#""hunter2""#), (r#"{"k":"#, r#"{"k":"1","k":"#), (r#""k""#, r#""a b""#)]
+        {
+            let reading = taken(&WHOLE.replacen(from, to, 1), STRICT).unwrap();
+            assert!(reading.candidates.is_empty() && reading.problems.len() == 1, "{to}: {reading:?}");
+            assert!(!format!("{:?}", reading.problems).contains("hunter2"));
+        }
+        for body in [
+            "",
+            "hunter2",
+            "[]",
+            r#"{"data":"hunter2"}"#,
+            r#"{"data":{"data":{},"metadata":{"custom_metadata":{"a":1}}}}"#,
+        ] {
+            taken(body, STRICT).unwrap_err();
         }
     }
 

@@ -143,7 +143,7 @@ impl VaultApi {
         }
     }
 
-    /// The names in a folder, folders with their slash; `None` where there are none, or an answer that is no list.
+    /// The names in a folder, folders with their slash; or the answer that was no list.
     pub(crate) async fn list(&self, folder: &str) -> Result<Result<Vec<String>, Answer>, Failure> {
         let path = format!("{}/metadata/{}", encoded(&self.mount), encoded(folder));
         match self.get(&path, "?list=true").await? {
