@@ -184,6 +184,21 @@ fn each_mount_that_cannot_be_imported_says_why() {
 }
 
 #[test]
+fn the_tokens_file_may_be_named_by_the_environment() {
+    let (vault, scratch) = (FakeVault::start(), Scratch::new("vault-environment"));
+    vault.set(|state| state.always = Some((403, None)));
+    let mut arguments = arguments(&vault, &scratch, &[]);
+    let place = arguments.iter().position(|argument| argument == "--vault-token-file").unwrap();
+    arguments.drain(place..place + 2);
+    let (ca, token) = (scratch.file("ca", &vault.server.ca), scratch.file("token", "srt_none"));
+    let mut command = program();
+    command.env("VAULT_TOKEN_FILE", scratch.file("vault-token", &format!("{TOKEN}\n"))).args(arguments);
+    command.args(["--server", "https://localhost:1", "--ca", &ca, "--token-file", &token]);
+    ended(&run(&mut command, b""), 3);
+    assert_eq!(vault.seen()[0].1["x-vault-token"], TOKEN);
+}
+
+#[test]
 fn a_namespace_goes_along_and_a_folder_narrows() {
     let (vault, scratch) = (FakeVault::start(), Scratch::new("vault-namespace"));
     vault.set(|state| state.put("a/b", &json!({"k": "v"}), &Value::Null));
