@@ -125,7 +125,7 @@ impl VaultApi {
                 Exit::Refused,
                 format_args!("{} does not accept the Vault token, or it has no right below the mount {mount}", self.origin),
             )
-            .remedy("Check the token, --namespace and --mount; the token needs list and read on the mount's metadata and data."));
+            .remedy("Check the token, --namespace and --mount; the token needs list on the mount's metadata and read on its data."));
         };
         let Data { data } = parse::<Data<Mount>>(&body).ok_or_else(|| self.strange("its description of the mount"))?;
         match (data.kind.as_str(), data.options.and_then(|options| options.version).as_deref()) {
