@@ -9,7 +9,7 @@ use strongroom_client::PutOptions;
 /// LABELS ARE SENT HERE, once `PutOptions` has them: set them from `candidate.labels`, and let [`check`] pass.
 pub(crate) fn put_options(candidate: &Candidate, if_version: Option<u64>, reason: &str) -> PutOptions {
     debug_assert!(candidate.labels.is_empty(), "check() refused labels");
-    PutOptions { if_version, reason: Some(reason.to_owned()) }
+    PutOptions { if_version, reason: Some(reason.to_owned()), ..PutOptions::default() }
 }
 
 /// Whether labels that were asked for can be sent at all.
