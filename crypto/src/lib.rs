@@ -26,7 +26,7 @@ mod token;
 mod value;
 mod wrapped;
 
-pub use capability::System;
+pub use capability::{Maintenance, System};
 pub use keyring::{Keyring, KeyringError, KeyringMac, ProjectKey};
 pub use mac::{KeyedHash, Purpose};
 pub use manifest::Entries;
