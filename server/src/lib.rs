@@ -7,6 +7,7 @@
 pub mod access;
 pub mod app;
 mod audit;
+pub mod backup;
 pub mod cluster;
 pub mod failure;
 pub mod http;

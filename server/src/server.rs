@@ -4,11 +4,13 @@ use crate::{
     access::AccessCache,
     app::{App, MAX_LOGINS, MAX_REQUESTS},
     audit::AuditWriter,
+    backup::note_first_start,
     cluster::{Reviewers, install_jwt_provider},
     http,
     instance::{check_existing, open_or_create},
     keys::Keys,
     metrics,
+    operations::deliveries::prune,
     serve::{serve, tls},
     settings::Settings,
     watchers::{Watchers, listen},
@@ -34,6 +36,7 @@ pub struct Server {
     stop: watch::Sender<bool>,
     serving: JoinHandle<()>,
     listening: JoinHandle<()>,
+    pruning: JoinHandle<()>,
     background: Background,
 }
 
@@ -87,6 +90,7 @@ pub async fn open_app(settings: &Settings, stop: watch::Receiver<bool>) -> anyho
         deadlines: settings.deadlines,
         readiness: Mutex::default(),
         room: Arc::new(Semaphore::new(MAX_REQUESTS)),
+        backups: Arc::new(Semaphore::new(1)),
         login_room: Arc::new(Semaphore::new(MAX_LOGINS)),
         stop,
     });
@@ -105,10 +109,12 @@ impl Server {
         let (stop, stopped) = watch::channel(false);
         let (app, background) = open_app(settings, stopped.clone()).await?;
         let listening = tokio::spawn(listen(app.store.clone(), app.watchers.clone()));
+        note_first_start(&app).await?;
+        let pruning = tokio::spawn(prune(app.clone()));
         let serving =
             tokio::spawn(serve(listener, tls, http::router(app), settings.connections, settings.deadlines, stopped));
         tracing::info!(%address, instance = settings.instance, "serving");
-        Ok(Self { address, stop, serving, listening, background })
+        Ok(Self { address, stop, serving, listening, pruning, background })
     }
 
     /// Where it listens.
@@ -122,6 +128,7 @@ impl Server {
         let _ = self.serving.await;
         self.listening.abort();
         let _ = self.listening.await;
+        let _ = self.pruning.await;
         self.background.finish().await;
         tracing::info!("stopped");
     }

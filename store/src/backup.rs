@@ -89,6 +89,12 @@ pub async fn is_empty(connection: &mut Connection) -> Result<bool, StoreError> {
     .await?)
 }
 
+/// Lets a backup's transaction wait for a slow receiver, for minutes and not for ever: it holds back the removal of old rows.
+pub async fn limit_idleness(connection: &mut Connection) -> Result<(), StoreError> {
+    sqlx::query!("SELECT set_config('idle_in_transaction_session_timeout', '5min', true)").fetch_one(connection).await?;
+    Ok(())
+}
+
 /// Lifts the limits of time for the rest of the transaction: a restore takes as long as it takes.
 pub async fn lift_limits(connection: &mut Connection) -> Result<(), StoreError> {
     for name in ["statement_timeout", "idle_in_transaction_session_timeout", "lock_timeout"] {

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use std::sync::Arc;
 use strongroom_api::{
     ErrorCode,
+    backup::Advance,
     access::{NewCluster, NewGrant, NewProject, Policy, Role},
     login::Login,
     secrets::PutSecret,
@@ -38,6 +39,7 @@ limits! {
     // A payload of 1 MiB as base64 or as escaped JSON, and its wrapping.
     PutSecret => 3072,
     Watch => 192,
+    Advance => 4,
     NewProject => 4,
     NewCluster => 128,
     Role => 640,

@@ -1,6 +1,7 @@
 //! The doors: HTTP to operations and back. Each handler parses, calls one operation, and answers; nothing is decided here.
 
 mod access;
+mod backup;
 mod body;
 mod caller;
 mod guard;
@@ -35,6 +36,9 @@ pub const ROUTES: &[(&str, &[&str])] = &[
     (routes::ROLES, &["GET", "PUT", "DELETE"]),
     (routes::GRANTS, &["GET", "POST", "DELETE"]),
     (routes::POLICIES, &["GET", "PUT", "DELETE"]),
+    (routes::SECRET_ADVANCE, &["POST"]),
+    (routes::NEWER_DELIVERIES, &["GET"]),
+    (routes::BACKUP, &["GET"]),
     (routes::HEALTHZ, &["GET"]),
     (routes::READYZ, &["GET"]),
     (routes::METRICS, &["GET"]),
@@ -57,6 +61,9 @@ pub fn router(app: Arc<App>) -> Router {
         .route(routes::ROLES, get(access::roles).put(access::put_role).delete(access::delete_role))
         .route(routes::GRANTS, get(access::grants).post(access::create_grant).delete(access::delete_grant))
         .route(routes::POLICIES, get(access::policies).put(access::put_policy).delete(access::delete_policy))
+        .route(routes::SECRET_ADVANCE, post(backup::advance))
+        .route(routes::NEWER_DELIVERIES, get(backup::newer_deliveries))
+        .route(routes::BACKUP, get(backup::take))
         .route(routes::HEALTHZ, get(health::healthz))
         .route(routes::READYZ, get(health::readyz))
         .route(routes::METRICS, get(health::metrics))

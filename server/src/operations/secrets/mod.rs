@@ -1,5 +1,6 @@
 //! Secrets: one file an operation. What they share stands here.
 
+mod advance;
 mod delete;
 mod list;
 mod put;
@@ -7,6 +8,7 @@ mod read;
 mod versions;
 mod write;
 
+pub use advance::advance;
 pub use delete::delete;
 pub use list::{MAX_PAGE, list};
 pub use put::{MAX_REASON, put};
