@@ -65,7 +65,6 @@ struct Known {
 }
 
 /// What a look at one path found.
-#[derive(Default)]
 struct Looked {
     changes: Vec<Change>,
     /// The version to note as held, where the caller may read the secret and it is another than was noted.
