@@ -167,7 +167,14 @@ async fn reconcile(advance: bool, connection: &ConnectionOptions, printer: &Prin
         &["SECRET", "LATEST", "HELD", "POD", "ACCOUNT", "SAID"],
         |d| {
             let at = moment(d.reported_at);
-            vec![d.path.to_string(), d.latest_version.to_string(), d.held.to_string(), d.pod.clone(), d.principal.clone(), at]
+            vec![
+                d.path.to_string(),
+                d.latest_version.to_string(),
+                d.held.to_string(),
+                d.pod.clone(),
+                d.principal.clone(),
+                at,
+            ]
         },
     )
 }

@@ -55,7 +55,10 @@ impl BackupStream {
                 return None;
             }
             let lost = |how: &str| {
-                Error::new(ErrorKind::StreamLost, format!("the backup {how}: it is incomplete and of no use; take another"))
+                Error::new(
+                    ErrorKind::StreamLost,
+                    format!("the backup {how}: it is incomplete and of no use; take another"),
+                )
             };
             let outcome = match tokio::time::timeout(SILENCE, self.body.frame()).await {
                 Ok(Some(Ok(frame))) => match frame.into_data() {
@@ -133,7 +136,8 @@ mod tests {
 
     #[test]
     fn a_backup_is_whole_when_its_last_line_counts_what_stands_before_it() {
-        let end = |bytes: usize| format!("{{\"end\":{{\"rows\":{{}},\"bytes\":{bytes},\"sha256\":\"\",\"mac\":\"\"}}}}\n");
+        let end =
+            |bytes: usize| format!("{{\"end\":{{\"rows\":{{}},\"bytes\":{bytes},\"sha256\":\"\",\"mac\":\"\"}}}}\n");
         let before = format!("header\n{}\n", "x".repeat(200_000));
         for piece in [1, 7, 1 << 20] {
             assert!(whole(&(before.clone() + &end(before.len())), piece));

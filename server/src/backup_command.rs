@@ -2,12 +2,7 @@
 
 use crate::BackupVerb;
 use anyhow::Context as _;
-use std::{
-    fs::File,
-    io::BufReader,
-    path::Path,
-    time::Instant,
-};
+use std::{fs::File, io::BufReader, path::Path, time::Instant};
 use strongroom_core::SystemClock;
 use strongroom_crypto::RootKey;
 use strongroom_server::{

@@ -74,7 +74,10 @@ impl Store {
 }
 
 /// The number of the last migration that ran.
-#[expect(clippy::disallowed_methods, reason = "the table is the migrator's own, and not in the schema that the macros are checked against")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the table is the migrator's own, and not in the schema that the macros are checked against"
+)]
 pub async fn schema_version(connection: &mut Connection) -> Result<i64, StoreError> {
     let row = connection.fetch_one(sqlx::raw_sql("SELECT max(version) FROM _sqlx_migrations WHERE success")).await?;
     Ok(row.try_get(0)?)
@@ -91,7 +94,9 @@ pub async fn is_empty(connection: &mut Connection) -> Result<bool, StoreError> {
 
 /// Lets a backup's transaction wait for a slow receiver, for minutes and not for ever: it holds back the removal of old rows.
 pub async fn limit_idleness(connection: &mut Connection) -> Result<(), StoreError> {
-    sqlx::query!("SELECT set_config('idle_in_transaction_session_timeout', '5min', true)").fetch_one(connection).await?;
+    sqlx::query!("SELECT set_config('idle_in_transaction_session_timeout', '5min', true)")
+        .fetch_one(connection)
+        .await?;
     Ok(())
 }
 
@@ -145,7 +150,8 @@ impl TableShape {
 
     /// Begins to read the table, in the order of its primary key, within a transaction. One table at a time.
     pub async fn open(&self, connection: &mut Connection) -> Result<(), StoreError> {
-        let values: Vec<_> = self.columns.iter().map(|c| format!("'{}', {}", c.name, c.kind.to_json(&c.name))).collect();
+        let values: Vec<_> =
+            self.columns.iter().map(|c| format!("'{}', {}", c.name, c.kind.to_json(&c.name))).collect();
         let order: Vec<_> = self.key.iter().map(|c| c.kind.order(&c.name)).collect();
         run(
             connection,

@@ -65,8 +65,8 @@ pub async fn newer_deliveries(connection: &mut Connection, limit: i64) -> Result
     .await?;
     rows.into_iter()
         .map(|r| {
-            let path = SecretPath::parse(&r.path)
-                .map_err(|_| StoreError::Corrupt { table: "deliveries", column: "path" })?;
+            let path =
+                SecretPath::parse(&r.path).map_err(|_| StoreError::Corrupt { table: "deliveries", column: "path" })?;
             let delivery = DeliveryRow {
                 pod_uid: r.pod_uid,
                 path,
@@ -82,7 +82,6 @@ pub async fn newer_deliveries(connection: &mut Connection, limit: i64) -> Result
 
 /// Forgets what was said before this time, and answers how much it was.
 pub async fn prune_deliveries(connection: &mut Connection, before: OffsetDateTime) -> Result<u64, StoreError> {
-    let result =
-        sqlx::query!("DELETE FROM deliveries WHERE reported_at < $1", before).execute(connection).await?;
+    let result = sqlx::query!("DELETE FROM deliveries WHERE reported_at < $1", before).execute(connection).await?;
     Ok(result.rows_affected())
 }

@@ -25,7 +25,9 @@ mod tokens;
 mod tombstones;
 
 pub use audit::{AuditRow, EventWriter, insert_events};
-pub use backup::{BACKUP_TABLES, BackupRow, LEFT_OUT, TableShape, is_empty, lift_limits, limit_idleness, schema_version};
+pub use backup::{
+    BACKUP_TABLES, BackupRow, LEFT_OUT, TableShape, is_empty, lift_limits, limit_idleness, schema_version,
+};
 pub use clusters::{ClusterRow, RetiredNameRow, clusters, delete_cluster, insert_cluster, retire_name, retired_names};
 pub use deliveries::{DeliveryRow, NewerDelivery, newer_deliveries, prune_deliveries, upsert_deliveries};
 pub use error::{Conflict, StoreError};

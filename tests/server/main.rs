@@ -4,7 +4,9 @@
 mod access;
 mod audit;
 mod backends;
+mod backup;
 mod characters;
+mod deliveries;
 mod documents;
 mod forbids;
 mod leaks;

@@ -20,7 +20,9 @@ pub enum BadFile {
     #[error("this is no backup of Strongroom: its first line is no header")]
     NotABackup,
     /// Another format.
-    #[error("the backup has the format {found}, and this release reads format {FORMAT}; use the release that wrote it, or a later one")]
+    #[error(
+        "the backup has the format {found}, and this release reads format {FORMAT}; use the release that wrote it, or a later one"
+    )]
     OtherFormat {
         /// Which.
         found: u32,
@@ -32,13 +34,17 @@ pub enum BadFile {
         line: u64,
     },
     /// A row of a table that this release does not know, or in another order.
-    #[error("line {line} is of a table that does not belong there; use the release that wrote the backup, or a later one")]
+    #[error(
+        "line {line} is of a table that does not belong there; use the release that wrote the backup, or a later one"
+    )]
     OtherTable {
         /// Which line.
         line: u64,
     },
     /// The last line is missing.
-    #[error("the backup is incomplete: it ends after line {line} without its last line, so it was cut off while it was taken or copied; take another")]
+    #[error(
+        "the backup is incomplete: it ends after line {line} without its last line, so it was cut off while it was taken or copied; take another"
+    )]
     Incomplete {
         /// The last line there is.
         line: u64,

@@ -256,8 +256,7 @@ async fn note(
 ) -> Result<(), StoreError> {
     let now = clock.now();
     let id = Uuid::now_v7();
-    let row =
-        RestoreRow { id, taken_at: header.taken_at, backup_sha256: sha256.to_vec(), restored_at: now };
+    let row = RestoreRow { id, taken_at: header.taken_at, backup_sha256: sha256.to_vec(), restored_at: now };
     insert_restore(connection, &keyring.mac_row(row)).await?;
     let event = AuditEvent {
         id: Uuid::now_v7(),

@@ -36,8 +36,7 @@ impl Snapshot {
         let row = keyring.verify_keyring_row(row).map_err(|tampered| Failure::Integrity(tampered.to_string()))?;
         let mut of_scopes = Vec::new();
         for manifest in manifests(connection).await? {
-            let manifest =
-                keyring.verify_row(manifest).map_err(|tampered| Failure::Integrity(tampered.to_string()))?;
+            let manifest = keyring.verify_row(manifest).map_err(|tampered| Failure::Integrity(tampered.to_string()))?;
             of_scopes.push(HeaderManifest {
                 scope: manifest.scope.id(),
                 epoch: manifest.epoch,

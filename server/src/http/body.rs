@@ -12,8 +12,8 @@ use serde::de::DeserializeOwned;
 use std::sync::Arc;
 use strongroom_api::{
     ErrorCode,
-    backup::Advance,
     access::{NewCluster, NewGrant, NewProject, Policy, Role},
+    backup::Advance,
     login::Login,
     secrets::PutSecret,
     watch::Watch,

@@ -50,7 +50,10 @@ struct Secret {
 }
 
 impl<'a> Rows<'a> {
-    #[expect(clippy::disallowed_methods, reason = "a backup is verified by opening each of its values, without looking at any")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a backup is verified by opening each of its values, without looking at any"
+    )]
     pub(super) fn new(root: &'a dyn RootKeyProvider) -> Self {
         Self {
             root,
@@ -311,7 +314,11 @@ impl<'a> Rows<'a> {
         let name = secret.map_or_else(|| id.to_string(), |secret| secret.path.clone());
         let key = format!("{name} version {number} (line {line})");
         let Some((project, latest)) = secret.map(|secret| (secret.project, secret.latest_version)) else {
-            return self.problems.add("secret_versions", key, "its secret is not there, or is not authentic".to_owned());
+            return self.problems.add(
+                "secret_versions",
+                key,
+                "its secret is not there, or is not authentic".to_owned(),
+            );
         };
         let Some(row) = self.verified(key.clone(), row) else { return };
         self.pointed.remove(&(id, number));
