@@ -83,10 +83,14 @@ pub async fn schema_version(connection: &mut Connection) -> Result<i64, StoreErr
     Ok(row.try_get(0)?)
 }
 
-/// Whether nothing at all is in the database's schema.
+/// Whether nothing is in the database's schema but what belongs to extensions.
 pub async fn is_empty(connection: &mut Connection) -> Result<bool, StoreError> {
     Ok(sqlx::query_scalar!(
-        r#"SELECT NOT EXISTS (SELECT FROM pg_class WHERE relnamespace = current_schema()::regnamespace) AS "empty!""#
+        r#"SELECT NOT EXISTS (
+               SELECT FROM pg_class c WHERE c.relnamespace = current_schema()::regnamespace AND NOT EXISTS (
+                   SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
+               )
+           ) AS "empty!""#
     )
     .fetch_one(connection)
     .await?)

@@ -11,6 +11,7 @@ use strongroom_api::{
 use strongroom_client::{ErrorKind, PutOptions};
 use strongroom_core::{Action, FixedClock, SecretBytes, SystemClock};
 use strongroom_crypto::RootKey;
+use strongroom_server::Server;
 use strongroom_server::backup::{CannotRestore, CannotVerify, Report, rehearse, restore, verify};
 use strongroom_store::{BACKUP_TABLES, InstanceKind, LEFT_OUT, Options, Store};
 use strongroom_tests::{
@@ -301,4 +302,14 @@ async fn what_cannot_be_restored_is_refused_and_changes_nothing() {
         store.close().await;
         assert_eq!(Sql::connect(&used).await.dump().await, before);
     }
+}
+
+#[tokio::test]
+async fn a_forged_note_of_a_restore_keeps_the_server_from_starting() {
+    let mut server = TestServer::start().await;
+    server.stop().await;
+    let forged = "INSERT INTO restores VALUES (gen_random_uuid(), now(), '\\x00', now(), 1, 1, '\\x00')";
+    server.sql().await.run(forged).await;
+    let error = Server::start(&server.settings).await.err().expect("it does not start");
+    assert!(format!("{error:#}").contains("a row of the table restores was not written by this instance"), "{error:#}");
 }

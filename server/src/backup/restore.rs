@@ -185,6 +185,9 @@ impl Loader {
         }
         if self.shape.as_ref().is_none_or(|shape| shape.table() != table) {
             self.close(connection).await;
+            if self.failure.is_some() {
+                return Ok(());
+            }
             self.shape = Some(TableShape::of(connection, table).await?);
             self.hash = Some(digest::Context::new(&digest::SHA256));
         }

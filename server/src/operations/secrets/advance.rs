@@ -10,7 +10,7 @@ use strongroom_api::backup::{Advanced, MAX_ADVANCE};
 use strongroom_core::{Action, SecretPath};
 use strongroom_store::{SecretRow, update_secret};
 
-/// Has the next put get a number above `latest`. A write like any other: it is authorised and audited as one. A number that was given out already changes nothing.
+/// Has the next put get a number above `latest`. A write like any other: it is authorised and audited as one. It never goes back: a number that was given out already changes no other.
 pub async fn advance(app: &App, caller: &Caller, path: &SecretPath, latest: u64) -> Result<Advanced, Failure> {
     let outcome = try_advance(app, caller, path, latest).await;
     audited(app, caller, Action::Write, path.to_string(), outcome).await
