@@ -43,7 +43,7 @@ pub use manifests::{
 };
 pub use notifications::{Listener, notify_change};
 pub use policies::{PolicyRow, delete_policy, insert_policy, policies_of_project};
-pub use pool::{Connection, Options, Store, Transaction, migrate_within};
+pub use pool::{Connection, Options, Store, Transaction, knows_schema, migrate_within};
 pub use projects::{
     ProjectKeyRow, ProjectRow, ProjectSettings, insert_project, insert_project_key, project_keys, projects,
     update_project, update_project_key,

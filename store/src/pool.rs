@@ -67,16 +67,18 @@ impl Transaction {
     }
 }
 
-/// Brings the schema up to a migration, or to the newest with `None`, inside the caller's transaction. Answers `false`, and does nothing, where this release has
-/// no such migration.
-pub async fn migrate_within(connection: &mut Connection, version: Option<i64>) -> Result<bool, StoreError> {
+/// Whether this release has a migration of this number.
+pub fn knows_schema(version: i64) -> bool {
+    MIGRATIONS.version_exists(version)
+}
+
+/// Brings the schema up to a migration, or to the newest with `None`, inside the caller's transaction.
+pub async fn migrate_within(connection: &mut Connection, version: Option<i64>) -> Result<(), StoreError> {
     match version {
-        Some(version) if !MIGRATIONS.version_exists(version) => return Ok(false),
         Some(version) => MIGRATIONS.run_to(version, connection).await,
         None => MIGRATIONS.run(connection).await,
     }
-    .map_err(migration_failed)?;
-    Ok(true)
+    .map_err(migration_failed)
 }
 
 fn migration_failed(error: MigrateError) -> StoreError {

@@ -1,7 +1,7 @@
 //! Backups: whole, sealed, verified by the root key alone, and restored into an empty database.
 
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, io::Cursor};
 use strongroom_api::{
     ErrorCode,
     access::{Policy, Role},
@@ -61,7 +61,7 @@ fn root(server: &TestServer) -> RootKey {
 
 async fn restore_into(database: &TestDatabase, backup: &[u8], root: &RootKey) -> Result<Report, CannotRestore> {
     let store = Store::connect(&database.url(), &Options::default()).unwrap();
-    let restored = restore(backup, &store, root, (INSTANCE, InstanceKind::Dev), &SystemClock).await;
+    let restored = restore(Cursor::new(backup), &store, root, (INSTANCE, InstanceKind::Dev), &SystemClock).await;
     store.close().await;
     restored.map(|restored| restored.report)
 }
@@ -284,20 +284,22 @@ async fn what_cannot_be_restored_is_refused_and_changes_nothing() {
         ((INSTANCE, InstanceKind::Dev), &RootKey::generate(), &backup[..], "the keyring in the backup does not open"),
         ((INSTANCE, InstanceKind::Dev), &own, &backup[..backup.len() - 1], "incomplete"),
     ] {
-        let error = restore(bytes, &store, root, instance, &clock).await.unwrap_err().to_string();
+        let error = restore(Cursor::new(bytes), &store, root, instance, &clock).await.unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
     }
     let newer = String::from_utf8(backup.clone()).unwrap().replacen("\"schema\":2", "\"schema\":999", 1);
-    let error = restore(newer.as_bytes(), &store, &own, (INSTANCE, InstanceKind::Dev), &clock).await.unwrap_err();
+    let error =
+        restore(Cursor::new(newer.as_bytes()), &store, &own, (INSTANCE, InstanceKind::Dev), &clock).await.unwrap_err();
     assert!(error.to_string().contains("schema 999"), "{error}");
-    rehearse(&backup[..], &store, &own).await.unwrap();
+    rehearse(Cursor::new(&backup), &store, &own).await.unwrap();
     store.close().await;
     assert_eq!(Sql::connect(&empty.url()).await.dump().await.len(), 0);
 
     for used in [TestDatabase::migrated().await.url(), server.database_url()] {
         let before = Sql::connect(&used).await.dump().await;
         let store = Store::connect(&used, &Options::default()).unwrap();
-        let error = restore(&backup[..], &store, &own, (INSTANCE, InstanceKind::Dev), &clock).await.unwrap_err();
+        let error =
+            restore(Cursor::new(&backup), &store, &own, (INSTANCE, InstanceKind::Dev), &clock).await.unwrap_err();
         assert!(matches!(error, CannotRestore::NotEmpty), "{error}");
         store.close().await;
         assert_eq!(Sql::connect(&used).await.dump().await, before);

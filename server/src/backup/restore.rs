@@ -2,11 +2,14 @@
 
 use super::{
     file::{BackupFile, BadFile, Line},
-    verify::{CannotVerify, Report, Verifier},
+    verify::{CannotVerify, Report, verify_with},
 };
 use crate::{app::App, failure::Failure};
 use ring::digest;
-use std::{collections::BTreeMap, io::BufRead};
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, Seek},
+};
 use strongroom_api::backup::Header;
 use strongroom_core::{Action, AuditEvent, Clock, Decision};
 use strongroom_crypto::{Keyring, RootKeyProvider};
@@ -47,19 +50,12 @@ pub enum CannotRestore {
         /// What the settings say.
         wanted_kind: &'static str,
     },
-    /// A schema that this release does not know.
-    #[error(
-        "the backup has schema {found}, which this release does not know; restore it with release {release} or later"
-    )]
-    OtherSchema {
-        /// Which.
-        found: i64,
-        /// The release that wrote it.
-        release: String,
-    },
     /// It was verified, and something is wrong.
     #[error("the backup is not sound; nothing was restored")]
     NotSound(Box<Report>),
+    /// Somebody wrote to the file meanwhile.
+    #[error("the file changed while it was restored; nothing was restored")]
+    FileChanged,
     /// The database gives back other rows than it was given.
     #[error("the database does not give back the rows of {table} as they were written; nothing was restored")]
     NotTheSame {
@@ -83,49 +79,74 @@ pub struct Rehearsal {
 }
 
 /// Restores a backup into an empty database, brings the schema up to date, and notes it: as an audit event, and as a row that the first start finds.
+///
+/// The file is read twice: it is verified before the database is touched, so that no transaction waits for the root key's provider, and then inserted.
 pub async fn restore(
-    source: impl BufRead,
+    source: impl BufRead + Seek,
     store: &Store,
     root: &dyn RootKeyProvider,
     (name, kind): (&str, InstanceKind),
     clock: &dyn Clock,
 ) -> Result<Restored, CannotRestore> {
-    let file = BackupFile::open(source)?;
-    let header = file.header().clone();
-    if header.instance.name != name || header.instance.kind != kind.as_str() {
-        return Err(CannotRestore::OtherInstance {
-            found: header.instance.name,
-            found_kind: header.instance.kind,
+    let Sound { report, keyring, digest, source } = verified(source, root, |header| {
+        if header.instance.name == name && header.instance.kind == kind.as_str() {
+            return Ok(());
+        }
+        Err(CannotRestore::OtherInstance {
+            found: header.instance.name.clone(),
+            found_kind: header.instance.kind.clone(),
             wanted: name.to_owned(),
             wanted_kind: kind.as_str(),
-        });
-    }
+        })
+    })?;
     let mut transaction = store.begin().await?;
-    let (report, keyring, sha256) = load(file, &mut transaction, root).await?;
+    load(source, digest, &mut transaction).await?;
     migrate_within(transaction.connection(), None).await?;
-    note(transaction.connection(), &keyring, &header, sha256, clock).await?;
+    note(transaction.connection(), &keyring, &report.header, digest, clock).await?;
     transaction.commit().await?;
     Ok(Restored { report })
 }
 
 /// Restores a backup into an empty database and takes it back: whether it would be restored, the database's own constraints included.
 pub async fn rehearse(
-    source: impl BufRead,
+    source: impl BufRead + Seek,
     store: &Store,
     root: &dyn RootKeyProvider,
 ) -> Result<Rehearsal, CannotRestore> {
+    let Sound { report, digest, source, .. } = verified(source, root, |_| Ok(()))?;
     let mut transaction = store.begin().await?;
-    let (report, ..) = load(BackupFile::open(source)?, &mut transaction, root).await?;
+    load(source, digest, &mut transaction).await?;
     migrate_within(transaction.connection(), None).await?;
     Ok(Rehearsal { report })
 }
 
-/// Inserts every row while it is verified, and reads them all back.
-async fn load(
-    mut file: BackupFile<impl BufRead>,
-    transaction: &mut Transaction,
+/// A backup that nothing is wrong with, at its beginning again.
+struct Sound<R> {
+    report: Report,
+    keyring: Keyring,
+    digest: [u8; 32],
+    source: R,
+}
+
+fn verified<R: BufRead + Seek>(
+    mut source: R,
     root: &dyn RootKeyProvider,
-) -> Result<(Report, Keyring, [u8; 32]), CannotRestore> {
+    fits: impl FnOnce(&Header) -> Result<(), CannotRestore>,
+) -> Result<Sound<R>, CannotRestore> {
+    // Before the root key is tried: another instance has another one, and the answer would be about keys instead.
+    fits(BackupFile::open(&mut source)?.header())?;
+    source.rewind().map_err(BadFile::from)?;
+    let (report, keyring, digest) = verify_with(&mut source, root)?;
+    if !report.is_sound() {
+        return Err(CannotRestore::NotSound(Box::new(report)));
+    }
+    source.rewind().map_err(BadFile::from)?;
+    Ok(Sound { report, keyring, digest, source })
+}
+
+/// Inserts every row of the file that has this digest, and reads them all back.
+async fn load(source: impl BufRead, verified: [u8; 32], transaction: &mut Transaction) -> Result<(), CannotRestore> {
+    let mut file = BackupFile::open(source)?;
     let connection = transaction.connection();
     lift_limits(connection).await?;
     // A server that starts on the same database waits until this is done.
@@ -133,26 +154,13 @@ async fn load(
     if !is_empty(connection).await? {
         return Err(CannotRestore::NotEmpty);
     }
-    let header = file.header().clone();
-    if !migrate_within(connection, Some(header.schema)).await? {
-        return Err(CannotRestore::OtherSchema { found: header.schema, release: header.server });
-    }
-    let mut verifier = Verifier::new(root, header);
+    migrate_within(connection, Some(file.header().schema)).await?;
     let mut loader = Loader::default();
-    let end = loop {
-        match file.next()? {
-            Line::Row { table, json, number } => {
-                verifier.row(table, json, number)?;
-                loader.add(connection, table, json).await?;
-            }
-            Line::End(end) => break end,
-        }
-    };
-    let digest = file.tally().digest();
-    let (report, keyring) = verifier.finish(&end, file.tally())?;
-    // Before the constraints speak of it: what is wrong with the backup says more.
-    if !report.is_sound() {
-        return Err(CannotRestore::NotSound(Box::new(report)));
+    while let Line::Row { table, json, .. } = file.next()? {
+        loader.add(connection, table, json).await?;
+    }
+    if file.tally().digest() != verified {
+        return Err(CannotRestore::FileChanged);
     }
     let written = loader.finish(connection).await?;
     for table in BACKUP_TABLES {
@@ -160,7 +168,7 @@ async fn load(
             return Err(CannotRestore::NotTheSame { table });
         }
     }
-    Ok((report, keyring, digest))
+    Ok(())
 }
 
 /// Inserts rows in groups, and hashes them by table.
@@ -171,56 +179,49 @@ struct Loader {
     bytes: usize,
     hash: Option<digest::Context>,
     written: BTreeMap<&'static str, [u8; 32]>,
-    failure: Option<StoreError>,
 }
 
-/// Most bytes of rows in memory.
-const GROUP: usize = 4 * 1024 * 1024;
+/// Most rows, and most bytes of rows, in memory.
+const GROUP: (usize, usize) = (500, 4 * 1024 * 1024);
 
 impl Loader {
-    /// Takes a row. After a first failure rows are only counted: the verification may say what is wrong with them.
     async fn add(&mut self, connection: &mut Connection, table: &'static str, json: &str) -> Result<(), StoreError> {
-        if self.failure.is_some() {
-            return Ok(());
-        }
         if self.shape.as_ref().is_none_or(|shape| shape.table() != table) {
-            self.close(connection).await;
-            if self.failure.is_some() {
-                return Ok(());
-            }
+            self.close(connection).await?;
             self.shape = Some(TableShape::of(connection, table).await?);
             self.hash = Some(digest::Context::new(&digest::SHA256));
         }
         note_row(self.hash.as_mut().expect("it was just made"), json);
         self.waiting.push(json.to_owned());
         self.bytes += json.len();
-        if self.waiting.len() >= 500 || self.bytes >= GROUP {
-            self.flush(connection).await;
+        if self.waiting.len() >= GROUP.0 || self.bytes >= GROUP.1 {
+            self.flush(connection).await?;
         }
         Ok(())
     }
 
-    async fn flush(&mut self, connection: &mut Connection) {
+    async fn flush(&mut self, connection: &mut Connection) -> Result<(), StoreError> {
         if let Some(shape) = &self.shape
             && !self.waiting.is_empty()
-            && self.failure.is_none()
         {
-            self.failure = shape.insert(connection, &self.waiting).await.err();
+            shape.insert(connection, &self.waiting).await?;
         }
         self.waiting.clear();
         self.bytes = 0;
+        Ok(())
     }
 
-    async fn close(&mut self, connection: &mut Connection) {
-        self.flush(connection).await;
+    async fn close(&mut self, connection: &mut Connection) -> Result<(), StoreError> {
+        self.flush(connection).await?;
         if let (Some(shape), Some(hash)) = (self.shape.take(), self.hash.take()) {
             self.written.insert(shape.table(), finished(hash));
         }
+        Ok(())
     }
 
     async fn finish(mut self, connection: &mut Connection) -> Result<BTreeMap<&'static str, [u8; 32]>, StoreError> {
-        self.close(connection).await;
-        self.failure.map_or(Ok(self.written), Err)
+        self.close(connection).await?;
+        Ok(self.written)
     }
 }
 

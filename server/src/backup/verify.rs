@@ -8,7 +8,7 @@ use rows::Rows;
 use std::{collections::BTreeMap, io::BufRead};
 use strongroom_api::backup::{End, Header};
 use strongroom_crypto::{Keyring, KeyringError, RootKeyProvider};
-use strongroom_store::{BackupRow, StoreError};
+use strongroom_store::{BackupRow, knows_schema};
 use thiserror::Error;
 
 /// Most problems that are kept; the rest is counted.
@@ -56,6 +56,14 @@ pub enum CannotVerify {
     /// The file is not a whole backup.
     #[error(transparent)]
     File(#[from] BadFile),
+    /// A schema that this release does not know.
+    #[error("the backup has schema {found}, which this release does not know; use release {release} or later")]
+    OtherSchema {
+        /// Which.
+        found: i64,
+        /// The release that wrote it.
+        release: String,
+    },
     /// The root key does not open the keyring.
     #[error("the keyring in the backup does not open")]
     Keyring(#[source] KeyringError),
@@ -66,58 +74,42 @@ pub enum CannotVerify {
 
 /// Verifies a backup from its file, row by row.
 pub fn verify(source: impl BufRead, root: &dyn RootKeyProvider) -> Result<Report, CannotVerify> {
+    Ok(verify_with(source, root)?.0)
+}
+
+/// The same, with the keyring that it was verified by, and the SHA-256 of all but the last line.
+pub(super) fn verify_with(
+    source: impl BufRead,
+    root: &dyn RootKeyProvider,
+) -> Result<(Report, Keyring, [u8; 32]), CannotVerify> {
     let mut file = BackupFile::open(source)?;
-    let mut verifier = Verifier::new(root, file.header().clone());
-    loop {
+    let header = file.header();
+    if !knows_schema(header.schema) {
+        return Err(CannotVerify::OtherSchema { found: header.schema, release: header.server.clone() });
+    }
+    let mut rows = Rows::new(root);
+    let end = loop {
         match file.next()? {
-            Line::Row { table, json, number } => verifier.row(table, json, number)?,
-            Line::End(end) => return Ok(verifier.finish(&end, file.tally())?.0),
+            Line::Row { table, json, number } => match BackupRow::parse(table, json) {
+                Ok(row) => rows.check(row, number)?,
+                Err(error) => rows.problems.add(table, format!("line {number}"), error.to_string()),
+            },
+            Line::End(end) => break end,
         }
-    }
-}
-
-/// A verification under way: rows are given to it in the order of the file.
-pub(super) struct Verifier<'a> {
-    rows: Rows<'a>,
-    header: Header,
-}
-
-impl<'a> Verifier<'a> {
-    pub(super) fn new(root: &'a dyn RootKeyProvider, header: Header) -> Self {
-        Self { rows: Rows::new(root), header }
-    }
-
-    /// Checks a row. What is wrong with it is noted; an error means that nothing more can be checked.
-    pub(super) fn row(&mut self, table: &'static str, json: &str, line: u64) -> Result<(), CannotVerify> {
-        match BackupRow::parse(table, json) {
-            Ok(row) => self.rows.check(row, line),
-            Err(error @ StoreError::Corrupt { .. }) => {
-                self.rows.problems.add(table, format!("line {line}"), error.to_string());
-                Ok(())
-            }
-            Err(error) => {
-                self.rows.problems.add(table, format!("line {line}"), format!("it cannot be read: {error}"));
-                Ok(())
-            }
-        }
-    }
-
-    /// Checks what only all rows together can show, and the last line.
-    pub(super) fn finish(mut self, end: &End, tally: &Tally) -> Result<(Report, Keyring), CannotVerify> {
-        self.rows.finish(&self.header)?;
-        let Rows { keyring, mut problems, values, .. } = self.rows;
-        let keyring = keyring.ok_or_else(|| CannotVerify::KeyringRows("it is not there".to_owned()))?;
-        check_end(&keyring, end, tally, &mut problems);
-        let report = Report {
-            header: self.header,
-            sha256: tally.sha256(),
-            rows: tally.rows.clone(),
-            values,
-            problems: problems.kept,
-            more_problems: problems.more,
-        };
-        Ok((report, keyring))
-    }
+    };
+    rows.finish(file.header())?;
+    let Rows { keyring, mut problems, values, .. } = rows;
+    let keyring = keyring.expect("finish() opened it");
+    check_end(&keyring, &end, file.tally(), &mut problems);
+    let report = Report {
+        header: file.header().clone(),
+        sha256: file.tally().sha256(),
+        rows: file.tally().rows.clone(),
+        values,
+        problems: problems.kept,
+        more_problems: problems.more,
+    };
+    Ok((report, keyring, file.tally().digest()))
 }
 
 /// The last line tells a file that rotted from one that somebody changed: whoever changes rows can make the SHA-256 anew, and not the MAC.
