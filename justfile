@@ -24,7 +24,7 @@ format-check:
 # Clippy, warnings denied; the command line program also as it is released, without `dev`.
 lint:
     cargo clippy --workspace --all-targets --locked -- -D warnings
-    cargo clippy -p strongroom-tests --test cluster --test kms --locked -- -D warnings
+    cargo clippy -p strongroom-tests --test cluster --test kms --test format --test drill --locked -- -D warnings
     cargo clippy -p strongroom-cli --no-default-features --locked -- -D warnings
 
 # Licences, sources, and the crates' directions. Not advisories, whose database must be fetched: that belongs to a release.
@@ -58,6 +58,14 @@ fuzz-minimize target:
 # The cluster suite: needs a KUBECONFIG.
 test-cluster *arguments:
     cargo test -p strongroom-tests --test cluster --locked {{ arguments }}
+
+# The documented format, read by docs/format/read_backup.py. Makes a virtual environment of Python with `cryptography` where there is none.
+test-format *arguments:
+    .ci/with-python-cryptography cargo test -p strongroom-tests --test format --locked {{ arguments }}
+
+# The recovery drill: a lost database, recovered to a point in time and from a backup. Prints what was lost and how long it took.
+drill *arguments:
+    cargo test -p strongroom-tests --test drill --locked -- --nocapture --test-threads 1 {{ arguments }}
 
 # Write the offline data of the checked queries (.sqlx) anew, against a private PostgreSQL with all migrations. Needs psql.
 prepare-sqlx:

@@ -124,3 +124,15 @@ CREATE TABLE deliveries (
 );
 CREATE INDEX deliveries_path ON deliveries (path);
 CREATE INDEX deliveries_age ON deliveries (reported_at);
+
+-- Each restore of this database from a backup, and the first start after it: then agents may hold versions that the database does not know.
+CREATE TABLE restores (
+    id             uuid        PRIMARY KEY,
+    taken_at       timestamptz NOT NULL, -- when the backup was taken
+    backup_sha256  bytea       NOT NULL,
+    restored_at    timestamptz NOT NULL,
+    mac_generation integer     NOT NULL,
+    mac_layout     smallint    NOT NULL,
+    mac            bytea       NOT NULL,
+    started_at     timestamptz -- when a server first started on it; a note, no MAC
+);

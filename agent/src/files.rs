@@ -137,6 +137,8 @@ impl Files {
             path: group.read.path.clone(),
             version: version(&group.read.version),
             held: if ahead.contains(&index) { 0 } else { self.number(group) },
+            // Told all the same, so that somebody can see which pods hold what the server lost.
+            ahead: ahead.contains(&index).then(|| self.number(group)),
         });
         watched.collect()
     }

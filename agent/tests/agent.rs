@@ -252,7 +252,8 @@ async fn an_older_version_never_replaces_a_newer_one_not_even_after_a_restart() 
     let requests = server.state().requests.clone();
     let watch = requests.iter().rfind(|seen| seen.path == routes::WATCH).unwrap();
     let watch: Value = serde_json::from_slice(&watch.body).unwrap();
-    assert_eq!(watch, json!({ "secrets": [{ "path": "p/db", "held": 0 }] }), "none of the server's versions is held");
+    let told = json!({ "secrets": [{ "path": "p/db", "held": 0, "ahead": 5 }] });
+    assert_eq!(watch, told, "none of the server's versions is held, and it is told which one is");
     assert_eq!(pod.text("user").as_deref(), Some("five"));
     server.put("p/db", 6, both("six"));
     pod.shows("six").await;
@@ -540,6 +541,32 @@ fn program(pod: &Pod) -> Command {
         .stderr(Stdio::piped())
         .kill_on_drop(true);
     command
+}
+
+#[tokio::test]
+async fn the_log_says_once_that_the_server_has_an_older_version_however_often_it_is_seen() {
+    let server = FakeServer::start().await;
+    server.put("p/db", 5, both("hunter2-five"));
+    let pod = Pod::two_fields(&server);
+    let agent = program(&pod).spawn().unwrap();
+    pod.shows("hunter2-five").await;
+    eventually("it watches", || !server.state().watchers.is_empty()).await;
+    restore(&server, 3, "2025-12-01T00:00:00Z", "hunter2-three");
+    for _ in 0..3 {
+        let reads = server.count(routes::SECRET);
+        announce(&server, &[("p/db", 3)]);
+        eventually("it looked", || server.count(routes::SECRET) > reads).await;
+    }
+    assert_eq!(pod.text("user").as_deref(), Some("hunter2-five"));
+    restore(&server, 6, "2026-01-02T00:00:00Z", "hunter2-six");
+    announce(&server, &[("p/db", 6)]);
+    pod.shows("hunter2-six").await;
+    let pid = rustix::process::Pid::from_raw(i32::try_from(agent.id().unwrap()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let log = String::from_utf8(agent.wait_with_output().await.unwrap().stderr).unwrap();
+    let said = "p/db: the server has version 3, older than 5, which is held; its database may have been set back";
+    assert_eq!(log.matches(said).count(), 1, "{log}");
+    assert!(log.contains("this secret's files are fresh again") && !log.contains("hunter2"), "{log}");
 }
 
 #[tokio::test]

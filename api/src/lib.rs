@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod agent;
+pub mod backup;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
@@ -63,6 +64,12 @@ pub mod routes {
     pub const GRANTS: &str = "/api/v1/grants";
     /// `GET` with `?project=`, `PUT`, `DELETE` with `?project=&name=`: a project's free-text policies.
     pub const POLICIES: &str = "/api/v1/policies";
+    /// `POST`: has the next put of a secret get a number that no pod has seen.
+    pub const SECRET_ADVANCE: &str = "/api/v1/secret/advance";
+    /// `GET`: the pods that hold versions which the database has not given out.
+    pub const NEWER_DELIVERIES: &str = "/api/v1/deliveries/newer";
+    /// `GET`: every row, sealed as it is.
+    pub const BACKUP: &str = "/api/v1/backup";
     /// `GET`: the process is alive.
     pub const HEALTHZ: &str = "/healthz";
     /// `GET`: the process can serve.

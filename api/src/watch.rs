@@ -28,6 +28,10 @@ pub struct Watched {
     pub version: Option<String>,
     /// The version the caller holds; 0 for none.
     pub held: u64,
+    /// A version the caller holds that is newer than what this server announced or answered: its database may have been set back. `held` is 0 then, because none of
+    /// the server's versions is held, so that it announces whatever it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ahead: Option<u64>,
 }
 
 /// The data of the event `change`: the watched version is now another than before.

@@ -1,6 +1,7 @@
 //! The commands as they are typed.
 
 use crate::{
+    backup,
     clusters::ClusterVerb,
     connection::ConnectionOptions,
     export,
@@ -89,6 +90,11 @@ enum Verb {
         #[command(subcommand)]
         verb: PolicyVerb,
     },
+    /// Take a backup of everything, sealed as it is, into a file.
+    ///
+    /// The file can be read with the root key only, which is not in it: keep that elsewhere. `strongroom-server backup verify` says whether a backup is whole,
+    /// unchanged, and opens; `strongroom-server restore` puts it into an empty database.
+    Backup(backup::Arguments),
     /// Show who the server takes you for.
     #[command(after_help = "Example: strongroom whoami")]
     Whoami,
@@ -132,6 +138,7 @@ impl Command {
             Verb::Revoke(arguments) => grants::revoke(&arguments, &connection, &printer).await,
             Verb::Grants(arguments) => grants::list(&arguments, &connection, &printer).await,
             Verb::Policy { verb } => verb.run(&connection, &printer).await,
+            Verb::Backup(arguments) => backup::run(arguments, &connection, &printer).await,
             Verb::Whoami => session::whoami(&connection, &printer).await,
             Verb::Status => session::status(&connection, &printer).await,
             #[cfg(feature = "dev")]

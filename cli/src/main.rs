@@ -3,6 +3,7 @@
 //! What it is: one verb for each thing a person does with a server, and `dev`, which runs everything on one machine.
 //! What it is not: a place for rules. It parses, asks through the client library, and prints.
 
+mod backup;
 mod clusters;
 mod command;
 mod connection;

@@ -135,3 +135,25 @@ fn dev_listens_on_loopback_only() {
 
 /// A certificate that nothing trusts.
 const CA: &str = include_str!("contract/ca.crt");
+
+#[test]
+fn a_backup_replaces_nothing_and_leaves_nothing_behind_where_it_fails() {
+    let scratch = Scratch::new("backup");
+    let there = scratch.file("there.backup", "kept", 0o600);
+    let ca = scratch.file("ca", "", 0o600);
+    // Nothing listens at this port: whatever is refused without asking is refused before.
+    let server = &["--server", "https://127.0.0.1:1", "--ca", &ca, "backup"][..];
+    let token = &[("STRONGROOM_TOKEN", "srt_hunter2")][..];
+    refused(&[server, &["--out", &there]].concat(), token, 5, "a backup replaces nothing");
+    assert_eq!(fs::read_to_string(&there).unwrap(), "kept");
+    let new = scratch.0.join("new.backup");
+    let output = strongroom(&[server, &["--out", new.to_str().unwrap()]].concat(), token);
+    assert!(!output.status.success());
+    let left: Vec<_> = fs::read_dir(&scratch.0).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 2, "{left:?}");
+    let partial = scratch.file("busy.backup.partial", "", 0o600);
+    let busy = partial.strip_suffix(".partial").unwrap();
+    refused(&[server, &["--out", busy]].concat(), token, 5, "Is another backup being taken");
+    assert!(fs::exists(&partial).unwrap(), "another's is left alone");
+    refused(&["backup"], &[], 2, "--out");
+}

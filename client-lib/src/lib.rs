@@ -23,6 +23,7 @@
 //! internal buffers copied is not.
 
 mod access;
+mod backup;
 mod builder;
 mod client;
 mod error;
@@ -35,6 +36,7 @@ mod transport;
 mod watch;
 mod wiped;
 
+pub use backup::BackupStream;
 pub use builder::{Builder, Credential};
 pub use client::Client;
 pub use error::{Error, ErrorKind};

@@ -59,7 +59,7 @@ fn reference(text: &str) -> Reference {
 }
 
 fn watched(held: u64) -> Vec<Watched> {
-    vec![Watched { path: path("payments/db"), version: None, held }]
+    vec![Watched { path: path("payments/db"), version: None, held, ahead: None }]
 }
 
 #[tokio::test]

@@ -79,6 +79,8 @@ actions! {
     Verify = "verify",
     /// A step of the server's own on keys: a rotation, a rewrap. Audited, never granted.
     Rotate = "rotate",
+    /// A database was restored from a backup, where the server runs. Audited, never granted.
+    Restore = "restore",
 }
 
 impl Action {

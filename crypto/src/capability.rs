@@ -16,7 +16,8 @@ impl System {
     }
 }
 
-/// The right to open a caller's secret for work that reveals nothing of it to anybody, such as a version made of the current one's fields and new ones.
+/// The right to open a caller's secret for work that reveals nothing of it to anybody: a version made of the current one's fields and new ones, a value that is
+/// sealed anew, a backup whose values are opened to see that they open.
 ///
 /// As with [`System`], its worth is the list of modules that take it.
 #[derive(Debug)]

@@ -14,6 +14,8 @@ const AUDIT_LABEL: &str = "strongroom/audit-event/1";
 const KEYRING_ROW_LABEL: &str = "strongroom/keyring-row/1";
 /// Domain of anchors.
 const ANCHOR_LABEL: &str = "strongroom/anchor/1";
+/// Domain of backups.
+const BACKUP_LABEL: &str = "strongroom/backup/1";
 /// The generation that stands in the keyring's own rows: their key has only one.
 const KEYRING_GENERATION: i32 = 0;
 
@@ -113,6 +115,21 @@ impl KeyringMac {
     }
 }
 
+impl KeyringMac {
+    /// Authenticates a backup by the SHA-256 of everything before its last line.
+    ///
+    /// Construction: HMAC-SHA256 with the keyring's own key, which the root wraps, over the label `strongroom/backup/1`, the instance and the digest, each with
+    /// its length. No nonce.
+    pub fn sign_backup(&self, digest: &[u8; 32]) -> [u8; 32] {
+        sign(self.key(), BACKUP_LABEL, self.instance(), digest)
+    }
+
+    /// Whether this instance signed a backup of this digest; constant time.
+    pub fn is_own_backup(&self, digest: &[u8; 32], tag: &[u8]) -> bool {
+        is_authentic(self.key(), BACKUP_LABEL, self.instance(), digest, tag)
+    }
+}
+
 fn content<T: MacRow>(row: &T) -> Vec<u8> {
     content_of(row, T::LAYOUT).expect("a row has its own layout")
 }
@@ -206,6 +223,16 @@ mod tests {
         assert!(!keyring.keyring_mac().is_anchor("epoch 6", &tag));
         assert!(!keyring.keyring_mac().is_anchor("epoch 7", &tag[..31]));
         assert!(!elsewhere.keyring_mac().is_anchor("epoch 7", &tag));
+    }
+
+    #[test]
+    fn a_backup_is_signed_for_its_digest_and_its_instance() {
+        let (keyring, elsewhere) = (Keyring::fixed(INSTANCE), Keyring::fixed(InstanceId(Uuid::from_u128(2))));
+        let mac = keyring.keyring_mac();
+        let tag = mac.sign_backup(&[7; 32]);
+        assert!(mac.is_own_backup(&[7; 32], &tag));
+        assert!(!mac.is_own_backup(&[8; 32], &tag) && !mac.is_own_backup(&[7; 32], &tag[..31]));
+        assert!(!elsewhere.keyring_mac().is_own_backup(&[7; 32], &tag));
     }
 
     #[test]

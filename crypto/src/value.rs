@@ -5,7 +5,7 @@ use crate::key::Key;
 use crate::keyring::{Keyring, ProjectKey};
 use crate::names::{DataKey, Value};
 use crate::seal::{EnvelopeError, open, open_key, seal};
-use strongroom_core::{Action, SecretBytes, SecretId};
+use strongroom_core::{Action, Payload, SecretBytes, SecretId};
 use strongroom_policy::Grant;
 use subtle::ConstantTimeEq as _;
 use thiserror::Error;
@@ -48,6 +48,9 @@ pub enum OpenError {
     /// The value does not open: another version's, or changed.
     #[error("the sealed value does not open")]
     Value(#[source] EnvelopeError),
+    /// It opened, and is no payload of its media type.
+    #[error("the value opens and is no payload of its media type")]
+    NotAPayload,
 }
 
 impl Keyring {
@@ -114,6 +117,22 @@ impl Keyring {
         let data_key =
             open_key(&from.key, &self.data_key_names(from, names), wrapped_key).map_err(OpenError::WrappedKey)?;
         Ok(seal(&to.key, &self.data_key_names(to, names), data_key.expose()))
+    }
+
+    /// Opens a version to see whether it opens and is a payload, and drops it. Answers how many bytes it holds.
+    ///
+    /// Construction: as [`Keyring::open_value`].
+    pub fn check_value(
+        &self,
+        _right: &Maintenance,
+        key: &ProjectKey,
+        names: &VersionNames<'_>,
+        sealed: &SealedVersion,
+    ) -> Result<usize, OpenError> {
+        let value = self.open_granted(key, names, sealed)?;
+        let length = value.len();
+        Payload::decode(names.media_type, value).map_err(|_| OpenError::NotAPayload)?;
+        Ok(length)
     }
 
     fn open_granted(

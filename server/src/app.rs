@@ -51,6 +51,8 @@ pub struct App {
     pub room: Arc<Semaphore>,
     /// The same for logins: anybody may send one, and they must not take the room of those who are logged in.
     pub login_room: Arc<Semaphore>,
+    /// Backups under way: one at a time.
+    pub backups: Arc<Semaphore>,
     /// Turns true when the server stops.
     pub stop: watch::Receiver<bool>,
 }

@@ -8,6 +8,7 @@ pub mod access;
 pub mod anchor;
 pub mod app;
 mod audit;
+pub mod backup;
 pub mod cluster;
 pub mod failure;
 mod follow;

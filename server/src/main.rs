@@ -1,5 +1,6 @@
 //! `strongroom-server`.
 
+mod backup_command;
 mod root_recovery;
 
 use anyhow::Context as _;
@@ -43,6 +44,18 @@ enum Verb {
     },
     /// Make what a trial needs: root key, certificate and CA, settings.
     Init(InitArguments),
+    /// Look after backups, which `strongroom backup` takes.
+    Backup {
+        #[command(subcommand)]
+        verb: BackupVerb,
+    },
+    /// Restore a backup into an empty database. Nothing is changed unless all of it is sound.
+    Restore {
+        /// The backup.
+        file: PathBuf,
+        #[command(flatten)]
+        settings: SettingsFile,
+    },
     /// What can be done only where the server runs.
     Admin {
         #[command(subcommand)]
@@ -69,6 +82,26 @@ enum AdminVerb {
         /// How long to wait for the database and for the root key's provider, in seconds.
         #[arg(long, default_value_t = 30)]
         wait_seconds: u64,
+    },
+}
+
+#[derive(Subcommand)]
+enum BackupVerb {
+    /// Say whether a backup is whole, unchanged and opens: every MAC, every manifest, every value. Needs the root key and no database.
+    ///
+    /// Exit code 0: it is sound. 1: it is not, or cannot be read.
+    Verify {
+        /// The backup.
+        file: PathBuf,
+        /// The root key's file; without it, the one that the settings name.
+        #[arg(long, conflicts_with = "settings")]
+        root_key: Option<PathBuf>,
+        /// The settings file.
+        #[arg(long, env = "STRONGROOM_SETTINGS", default_value = "/etc/strongroom/server.toml")]
+        settings: PathBuf,
+        /// A file with the URL of an empty database: the backup is restored there too, for a trial, and taken back.
+        #[arg(long, value_name = "FILE")]
+        scratch_url_file: Option<PathBuf>,
     },
 }
 
@@ -119,6 +152,8 @@ async fn main() -> ExitCode {
         Verb::Run { settings, accept_older_database } => run(&settings, accept_older_database).await,
         Verb::Init(arguments) => init(arguments),
         Verb::Root { verb } => root_recovery::run(verb),
+        Verb::Backup { verb } => backup_command::verify(verb).await,
+        Verb::Restore { file, settings } => backup_command::restore(&file, &settings.settings).await,
         Verb::Admin { verb: AdminVerb::Claim { settings, minutes, wait_seconds } } => {
             admin_claim(&settings, minutes, Duration::from_secs(wait_seconds)).await
         }

@@ -5,12 +5,14 @@ use crate::{
     anchor::Checkpoint,
     app::{App, MAX_LOGINS, MAX_REQUESTS, Origin},
     audit::AuditWriter,
+    backup::note_first_start,
     cluster::{Reviewers, install_jwt_provider},
     follow::{follow, write_anchor},
     http,
     instance::{CannotOpen, Instance, check_existing, open_or_create},
     keys::Keys,
     metrics,
+    operations::deliveries::prune,
     operations::expiry,
     root::{Root, Waiting},
     serve::{serve, tls},
@@ -40,6 +42,7 @@ pub struct Server {
     listening: JoinHandle<()>,
     following: JoinHandle<()>,
     expiring: JoinHandle<()>,
+    pruning: JoinHandle<()>,
     background: Background,
 }
 
@@ -112,6 +115,7 @@ pub async fn open_app_at(
         deadlines: settings.deadlines,
         readiness: Mutex::default(),
         room: Arc::new(Semaphore::new(MAX_REQUESTS)),
+        backups: Arc::new(Semaphore::new(1)),
         login_room: Arc::new(Semaphore::new(MAX_LOGINS)),
         stop,
     });
@@ -149,11 +153,13 @@ impl Server {
         let (app, background) = open_app_at(settings, stopped.clone(), clock).await?;
         let expiring = tokio::spawn(expiry::run(app.clone(), stopped.clone()));
         let listening = tokio::spawn(listen(app.store.clone(), app.watchers.clone()));
+        note_first_start(&app).await?;
+        let pruning = tokio::spawn(prune(app.clone()));
         let following = tokio::spawn(follow(app.clone(), stopped.clone()));
         let serving =
             tokio::spawn(serve(listener, tls, http::router(app), settings.connections, settings.deadlines, stopped));
         tracing::info!(%address, instance = settings.instance, "serving");
-        Ok(Self { address, stop, serving, listening, following, expiring, background })
+        Ok(Self { address, stop, serving, listening, following, expiring, pruning, background })
     }
 
     /// Where it listens.
@@ -169,6 +175,7 @@ impl Server {
         let _ = self.listening.await;
         let _ = self.following.await;
         let _ = self.expiring.await;
+        let _ = self.pruning.await;
         self.background.finish().await;
         tracing::info!("stopped");
     }

@@ -5,7 +5,9 @@
 //! [`strongroom_core::Maced`].
 
 mod audit;
+mod backup;
 mod clusters;
+mod deliveries;
 mod error;
 mod grants;
 mod instance;
@@ -16,6 +18,7 @@ mod policies;
 mod pool;
 mod projects;
 mod replicas;
+mod restores;
 mod revision;
 mod roles;
 mod secrets;
@@ -23,7 +26,11 @@ mod tokens;
 mod tombstones;
 
 pub use audit::{AuditRow, EventWriter, insert_events};
+pub use backup::{
+    BACKUP_TABLES, BackupRow, LEFT_OUT, TableShape, is_empty, lift_limits, limit_idleness, schema_version,
+};
 pub use clusters::{ClusterRow, RetiredNameRow, clusters, delete_cluster, insert_cluster, retire_name, retired_names};
+pub use deliveries::{DeliveryRow, NewerDelivery, newer_deliveries, prune_deliveries, upsert_deliveries};
 pub use error::{Conflict, StoreError};
 pub use grants::{GrantRow, delete_grant, grants_of, insert_grant};
 pub use instance::{
@@ -37,12 +44,13 @@ pub use manifests::{
 };
 pub use notifications::{Listener, notify_change};
 pub use policies::{PolicyRow, delete_policy, insert_policy, policies_of_project};
-pub use pool::{Connection, Options, Store, Transaction};
+pub use pool::{Connection, Options, Store, Transaction, knows_schema, migrate_within};
 pub use projects::{
     ProjectKeyRow, ProjectRow, ProjectSettings, insert_project, insert_project_key, project_keys, projects,
     update_project, update_project_key,
 };
 pub use replicas::{beat, live_replicas, try_duty};
+pub use restores::{RestoreRow, insert_restore, take_new_restores};
 pub use revision::{RevisionRow, insert_revision, lock_revision, revision, update_revision};
 pub use roles::{
     MemberRow, RoleRow, delete_members, delete_role, insert_member, insert_role, members_of_project, roles_of_project,

@@ -3,9 +3,13 @@
 use crate::error::StoreError;
 use sqlx::{
     Connection as _, Executor as _, PgConnection,
+    migrate::{MigrateError, Migrator},
     postgres::{PgConnectOptions, PgPoolOptions, PgSslMode},
 };
 use std::{path::PathBuf, str::FromStr, time::Duration};
+
+/// Every migration of this release.
+static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
 
 /// How to reach the database.
 #[derive(Clone, Debug)]
@@ -63,6 +67,27 @@ impl Transaction {
     }
 }
 
+/// Whether this release has a migration of this number.
+pub fn knows_schema(version: i64) -> bool {
+    MIGRATIONS.version_exists(version)
+}
+
+/// Brings the schema up to a migration, or to the newest with `None`, inside the caller's transaction.
+pub async fn migrate_within(connection: &mut Connection, version: Option<i64>) -> Result<(), StoreError> {
+    match version {
+        Some(version) => MIGRATIONS.run_to(version, connection).await,
+        None => MIGRATIONS.run(connection).await,
+    }
+    .map_err(migration_failed)
+}
+
+fn migration_failed(error: MigrateError) -> StoreError {
+    match error {
+        MigrateError::Execute(error) => StoreError::from(error),
+        other => StoreError::Migrate(Box::new(other)),
+    }
+}
+
 impl Store {
     /// Connects, lazily: the first statement opens the first connection. `url` is a PostgreSQL URL; it may hold a password and is never logged.
     pub fn connect(url: &str, options: &Options) -> Result<Self, StoreError> {
@@ -115,10 +140,7 @@ impl Store {
     pub async fn migrate(&self) -> Result<(), StoreError> {
         let unlimited = self.connect.clone().options([("statement_timeout", "0"), ("lock_timeout", "0")]);
         let mut connection = PgConnection::connect_with(&unlimited).await?;
-        let outcome = sqlx::migrate!("../migrations").run(&mut connection).await.map_err(|error| match error {
-            sqlx::migrate::MigrateError::Execute(error) => StoreError::from(error),
-            other => StoreError::Migrate(Box::new(other)),
-        });
+        let outcome = MIGRATIONS.run(&mut connection).await.map_err(migration_failed);
         // The outcome stands; how the connection ends does not matter any more.
         let _ = connection.close().await;
         outcome
@@ -127,6 +149,11 @@ impl Store {
     /// Begins a transaction. All writes go through one: an autocommit write could land in a transaction that a cancelled request left open.
     pub async fn begin(&self) -> Result<Transaction, StoreError> {
         Ok(Transaction(self.pool.begin().await?))
+    }
+
+    /// Begins a transaction by another statement than `BEGIN`.
+    pub(crate) async fn begin_with(&self, statement: &'static str) -> Result<Transaction, StoreError> {
+        Ok(Transaction(self.pool.begin_with(statement).await?))
     }
 
     /// A connection for reads.

@@ -89,7 +89,7 @@ async fn one_event_is_left_before_and_one_at_the_expiry_and_watchers_are_told() 
     let notice = PatchProject { expiry_notice_seconds: Some(60), ..PatchProject::default() };
     admin.patch_project(&project("shop"), &notice).await.unwrap();
     put_until(&admin, "shop/db", "one", clock.now() + Duration::minutes(10)).await;
-    let watched = Watched { path: path("shop/db"), version: None, held: 1 };
+    let watched = Watched { path: path("shop/db"), version: None, held: 1, ahead: None };
     let mut stream = admin.watch(vec![watched]).await.unwrap();
     let (app, background) = server.app_at(clock.clone()).await;
     let mut sql = server.sql().await;

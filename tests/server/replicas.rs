@@ -26,7 +26,7 @@ async fn a_session_a_change_and_a_revocation_of_one_replica_hold_on_the_other() 
         "a session of the first opens what it may on the second"
     );
 
-    let watched = Watched { path: path("shop/db"), version: None, held: 1 };
+    let watched = Watched { path: path("shop/db"), version: None, held: 1, ahead: None };
     let mut stream = elsewhere.watch(vec![watched]).await.unwrap();
     let version = admin.put(&path("shop/db"), fields(&[("a", "two")]), PutOptions::default()).await.unwrap().version;
     let acknowledged = Instant::now();

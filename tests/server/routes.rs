@@ -16,7 +16,14 @@ fn well_formed(server: &TestServer, method: &str, route: &str) -> (&'static str,
         ("POST", routes::LOGIN) => ("", Some(json!({"cluster": "lab", "token": "a.b.c"}))),
         (
             "GET",
-            routes::SESSION | routes::PROJECTS | routes::CLUSTERS | routes::HEALTHZ | routes::READYZ | routes::METRICS,
+            routes::SESSION
+            | routes::PROJECTS
+            | routes::CLUSTERS
+            | routes::BACKUP
+            | routes::NEWER_DELIVERIES
+            | routes::HEALTHZ
+            | routes::READYZ
+            | routes::METRICS,
         ) => ("", None),
         ("GET" | "DELETE", routes::SECRET)
         | ("GET", routes::SECRET_VERSIONS | routes::SECRET_METADATA)
@@ -37,6 +44,7 @@ fn well_formed(server: &TestServer, method: &str, route: &str) -> (&'static str,
         ("PUT", routes::SECRET) => ("?path=shop/db", Some(json!({"fields": {"a": "2"}}))),
         ("GET", routes::SECRETS) => ("?folder=shop/", None),
         ("POST", routes::WATCH) => ("", Some(json!({"secrets": [{"path": "shop/db", "held": 0}]}))),
+        ("POST", routes::SECRET_ADVANCE) => ("", Some(json!({"path": "shop/db", "latest_version": 5}))),
         ("POST", routes::PROJECTS) => ("", Some(json!({"name": "mine"}))),
         ("POST", routes::CLUSTERS) => (
             "",

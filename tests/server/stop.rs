@@ -53,7 +53,7 @@ async fn watches_end_with_a_word_and_do_not_hold_up_the_stop() {
     server.project("shop").await;
     let admin = server.admin();
     admin.put(&path("shop/db"), fields(&[("a", "1")]), PutOptions::default()).await.unwrap();
-    let watched = vec![Watched { path: path("shop/db"), version: None, held: 0 }];
+    let watched = vec![Watched { path: path("shop/db"), version: None, held: 0, ahead: None }];
     let mut stream = admin.watch(watched).await.unwrap();
     assert!(matches!(stream.next().await, Some(Ok(WatchEvent::Change(change))) if change.version == 1));
     let started = Instant::now();

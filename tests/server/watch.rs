@@ -28,7 +28,7 @@ async fn put(client: &Client, name: &str) -> u64 {
 }
 
 fn watched(name: &str, version: Option<&str>, held: u64) -> Watched {
-    Watched { path: path(name), version: version.map(str::to_owned), held }
+    Watched { path: path(name), version: version.map(str::to_owned), held, ahead: None }
 }
 
 /// The next event that is no heartbeat.

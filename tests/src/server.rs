@@ -177,6 +177,11 @@ impl TestServer {
         self.running.as_ref().expect("it runs").0.address()
     }
 
+    /// The root key's file.
+    pub fn root_key_file(&self) -> PathBuf {
+        self.directory.0.join("root.key")
+    }
+
     /// PEM of the CA of its certificate.
     pub fn ca(&self) -> String {
         std::fs::read_to_string(self.directory.0.join("ca.crt")).unwrap()

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use strongroom_api::{
     ErrorCode,
     access::{NewCluster, NewGrant, NewProject, PatchProject, Policy, Role},
+    backup::Advance,
     generate::Generate,
     login::Login,
     metadata::{Copy, Destroy, Move, PatchMetadata, Purge, PutAlias, Rename},
@@ -56,6 +57,7 @@ limits! {
     Move => 4,
     PatchProject => 4 patch,
     Watch => 192,
+    Advance => 4,
     NewProject => 4,
     NewCluster => 128,
     Role => 640,

@@ -2,6 +2,7 @@
 
 mod access;
 mod answer;
+mod backup;
 mod body;
 mod caller;
 mod guard;
@@ -48,6 +49,9 @@ pub const ROUTES: &[(&str, &[&str])] = &[
     (routes::ROLES, &["GET", "PUT", "DELETE"]),
     (routes::GRANTS, &["GET", "POST", "DELETE"]),
     (routes::POLICIES, &["GET", "PUT", "DELETE"]),
+    (routes::SECRET_ADVANCE, &["POST"]),
+    (routes::NEWER_DELIVERIES, &["GET"]),
+    (routes::BACKUP, &["GET"]),
     (routes::HEALTHZ, &["GET"]),
     (routes::READYZ, &["GET"]),
     (routes::METRICS, &["GET"]),
@@ -80,6 +84,9 @@ pub fn router(app: Arc<App>) -> Router {
         .route(routes::ROLES, get(access::roles).put(access::put_role).delete(access::delete_role))
         .route(routes::GRANTS, get(access::grants).post(access::create_grant).delete(access::delete_grant))
         .route(routes::POLICIES, get(access::policies).put(access::put_policy).delete(access::delete_policy))
+        .route(routes::SECRET_ADVANCE, post(backup::advance))
+        .route(routes::NEWER_DELIVERIES, get(backup::newer_deliveries))
+        .route(routes::BACKUP, get(backup::take))
         .route(routes::HEALTHZ, get(health::healthz))
         .route(routes::READYZ, get(health::readyz))
         .route(routes::METRICS, get(health::metrics))

@@ -5,9 +5,11 @@
 
 pub mod authentication;
 pub mod authorization;
+pub mod backup;
 pub mod change;
 pub mod claim;
 pub mod clusters;
+pub mod deliveries;
 pub mod expiry;
 pub mod grants;
 pub mod login;

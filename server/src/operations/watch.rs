@@ -1,6 +1,6 @@
 //! Watching secrets: authorised when the watch begins and again at every event.
 
-use super::{authorization, change::audited, secrets};
+use super::{authorization, change::audited, deliveries, secrets};
 use crate::{
     app::{App, Caller},
     failure::Failure,
@@ -39,6 +39,8 @@ pub struct Stream {
     watcher: Watcher,
     /// What is watched of each path, and the version last known to the caller.
     watched: BTreeMap<SecretPath, Vec<Known>>,
+    /// The highest version the caller holds of each path, as far as is known.
+    held: BTreeMap<SecretPath, Held>,
     ends_at: Instant,
     stop: Receiver<bool>,
     /// What to look at before the next wait.
@@ -49,11 +51,24 @@ pub struct Stream {
     ended: bool,
 }
 
+#[derive(Clone, Copy, Debug, Default)]
+struct Held {
+    version: u64,
+    noted: u64,
+}
+
 #[derive(Debug)]
 struct Known {
     selector: VersionSelector,
     alias: Option<String>,
     version: u64,
+}
+
+/// What a look at one path found.
+struct Looked {
+    changes: Vec<Change>,
+    /// The version to note as held, where the caller may read the secret and it is another than was noted.
+    holds: Option<u64>,
 }
 
 /// Begins a watch. Whoever may not read a secret gets no events of it, as if it did not exist.
@@ -67,12 +82,15 @@ async fn try_begin(app: Arc<App>, caller: Caller, request: Watch) -> Result<Stre
         return Err(Failure::Invalid(format!("secrets: 1 to {MAX_WATCHED}")));
     }
     let mut watched: BTreeMap<SecretPath, Vec<Known>> = BTreeMap::new();
+    let mut held: BTreeMap<SecretPath, Held> = BTreeMap::new();
     for (index, secret) in request.secrets.into_iter().enumerate() {
         let selector = match &secret.version {
             None => VersionSelector::Current,
             Some(text) => VersionSelector::parse(text)
                 .map_err(|error| Failure::Invalid(format!("secrets[{index}].version: {error}")))?,
         };
+        let of_path = held.entry(secret.path.clone()).or_default();
+        of_path.version = of_path.version.max(secret.ahead.unwrap_or(secret.held));
         watched.entry(secret.path).or_default().push(Known { selector, alias: secret.version, version: secret.held });
     }
     let mut event = app.event(caller.origin, Some(caller.identity.clone()), Action::Watch, Decision::Allowed, "ok");
@@ -89,6 +107,7 @@ async fn try_begin(app: Arc<App>, caller: Caller, request: Watch) -> Result<Stre
         caller,
         watcher,
         watched,
+        held,
         ends_at: Instant::now() + left,
         pending,
         quiet: 0,
@@ -127,16 +146,20 @@ impl Stream {
             } else {
                 std::mem::take(&mut self.pending)
             };
-            let mut changes = Vec::new();
+            let (mut changes, mut holds) = (Vec::new(), Vec::new());
             for path in &changed {
                 match self.look(path).await {
-                    Ok(found) => changes.extend(found),
+                    Ok(found) => {
+                        changes.extend(found.changes);
+                        holds.extend(found.holds.map(|version| (path.clone(), version)));
+                    }
                     Err(failure) => {
                         tracing::warn!(request_id = %self.caller.origin.request_id, error = %failure, "a watch ends");
                         return Some(self.end(EndReason::Unavailable));
                     }
                 }
             }
+            deliveries::note(&self.app, &self.caller, holds).await;
             if !changes.is_empty() {
                 self.heartbeat_at = Instant::now() + HEARTBEAT;
                 return Some(Event::Changes(changes));
@@ -145,7 +168,7 @@ impl Stream {
     }
 
     /// What the database says of a path now, as far as the caller may read it.
-    async fn look(&mut self, path: &SecretPath) -> Result<Vec<Change>, Failure> {
+    async fn look(&mut self, path: &SecretPath) -> Result<Looked, Failure> {
         let app = &self.app;
         let mut connection = app.store.reader().await?;
         let rules = authorization::rules(app, &mut connection, &self.caller, Some(&path.project())).await?;
@@ -164,7 +187,7 @@ impl Stream {
             }
         }
         drop(connection);
-        let mut changes = Vec::new();
+        let (mut changes, mut readable) = (Vec::new(), false);
         for known in self.watched.get_mut(path).into_iter().flatten() {
             let pointed = secret.as_ref().and_then(|secret| {
                 let version = secrets::pointed(secret, &known.selector)?;
@@ -172,14 +195,20 @@ impl Stream {
                 u64::try_from(version).ok().filter(|_| !is_gone)
             });
             let resource = secrets::resource(path, secret.as_deref(), pointed);
-            let version =
-                pointed.filter(|_| authorization::may(app, &self.caller, &rules, Action::Read, resource)).unwrap_or(0);
+            let may_read = authorization::may(app, &self.caller, &rules, Action::Read, resource);
+            readable |= may_read;
+            let version = pointed.filter(|_| may_read).unwrap_or(0);
             if version != known.version {
                 known.version = version;
                 changes.push(Change { path: path.clone(), alias: known.alias.clone(), version });
             }
         }
-        Ok(changes)
+        // What it is told of it holds in a moment; of a lower number nobody knows whether it takes it.
+        let held = self.held.entry(path.clone()).or_default();
+        held.version = changes.iter().map(|change| change.version).fold(held.version, u64::max);
+        let holds = (readable && held.version > held.noted).then_some(held.version);
+        held.noted = holds.unwrap_or(held.noted);
+        Ok(Looked { changes, holds })
     }
 
     fn end(&mut self, reason: EndReason) -> Event {

@@ -167,7 +167,7 @@ impl VersionState {
         }
     }
 
-    fn parse(text: &str) -> Result<Self, StoreError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, StoreError> {
         match text {
             "live" => Ok(Self::Live),
             "deleted" => Ok(Self::Deleted),

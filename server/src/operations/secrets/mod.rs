@@ -1,5 +1,6 @@
 //! Secrets: one file an operation. What they share stands here.
 
+mod advance;
 mod alias;
 mod change;
 mod delete;
@@ -16,6 +17,7 @@ mod read;
 mod versions;
 mod work;
 
+pub use advance::advance;
 pub use alias::{point_alias, point_alias_in, remove_alias, remove_alias_in};
 pub use delete::{delete, delete_in, undelete, undelete_in};
 pub use destroy::{destroy, destroy_in, purge, purge_in};

@@ -1,0 +1,57 @@
+//! `/api/v1/backup`, `/api/v1/deliveries/newer`, `/api/v1/secret/advance`.
+
+use super::{body::JsonBody, caller::Authenticated, problem::Refusal, query::Parameters};
+use crate::{
+    app::App,
+    operations::{backup, deliveries, secrets},
+};
+use axum::{
+    Json,
+    body::Body,
+    extract::State,
+    http::{HeaderValue, header},
+    response::Response,
+};
+use futures_util::stream;
+use serde::Deserialize;
+use std::sync::Arc;
+use strongroom_api::backup::{Advance, Advanced, MEDIA_TYPE, NewerDeliveries};
+
+/// No parameters.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Nothing {}
+
+/// Streams a backup.
+pub(super) async fn take(
+    State(app): State<Arc<App>>,
+    Authenticated(caller): Authenticated,
+    Parameters(Nothing {}): Parameters<Nothing>,
+) -> Result<Response, Refusal> {
+    let origin = caller.origin;
+    let pieces = backup::begin(app, caller).await.map_err(|failure| Refusal::from_failure(failure, origin))?;
+    let body = stream::unfold(pieces, |mut pieces| async move { Some((pieces.recv().await?, pieces)) });
+    let mut response = Response::new(Body::from_stream(body));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+    Ok(response)
+}
+
+/// The pods that hold versions which the database has not given out.
+pub(super) async fn newer_deliveries(
+    State(app): State<Arc<App>>,
+    Authenticated(caller): Authenticated,
+    Parameters(Nothing {}): Parameters<Nothing>,
+) -> Result<Json<NewerDeliveries>, Refusal> {
+    let newer = deliveries::newer(&app, &caller).await;
+    newer.map(Json).map_err(|failure| Refusal::from_failure(failure, caller.origin))
+}
+
+/// Has the next put of a secret get a number that no pod has seen.
+pub(super) async fn advance(
+    State(app): State<Arc<App>>,
+    Authenticated(caller): Authenticated,
+    JsonBody(advance): JsonBody<Advance>,
+) -> Result<Json<Advanced>, Refusal> {
+    let advanced = secrets::advance(&app, &caller, &advance.path, advance.latest_version).await;
+    advanced.map(Json).map_err(|failure| Refusal::from_failure(failure, caller.origin))
+}
