@@ -17,7 +17,7 @@ use strongroom_api::{
 use strongroom_core::SecretPath;
 
 /// How long a backup may be silent.
-const SILENCE: Duration = Duration::from_secs(60);
+const SILENCE: Duration = Duration::from_mins(1);
 /// Longest last line in bytes.
 const MAX_END: usize = 64 * 1024;
 

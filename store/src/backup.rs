@@ -155,7 +155,7 @@ impl TableShape {
     /// Begins to read the table, in the order of its primary key, within a transaction. One table at a time.
     pub async fn open(&self, connection: &mut Connection) -> Result<(), StoreError> {
         let values: Vec<_> =
-            self.columns.iter().map(|c| format!("'{}', {}", c.name, c.kind.to_json(&c.name))).collect();
+            self.columns.iter().map(|c| format!("'{}', {}", c.name, c.kind.written(&c.name))).collect();
         let order: Vec<_> = self.key.iter().map(|c| c.kind.order(&c.name)).collect();
         run(
             connection,
@@ -184,7 +184,7 @@ impl TableShape {
     #[expect(clippy::disallowed_methods, reason = "see the top of this file")]
     pub async fn insert(&self, connection: &mut Connection, rows: &[String]) -> Result<(), StoreError> {
         let names: Vec<_> = self.columns.iter().map(|column| column.name.as_str()).collect();
-        let values: Vec<_> = self.columns.iter().map(|column| column.kind.from_json(&column.name)).collect();
+        let values: Vec<_> = self.columns.iter().map(|column| column.kind.taken(&column.name)).collect();
         let statement = format!(
             "INSERT INTO {} ({}) SELECT {} FROM json_array_elements($1::text::json) WITH ORDINALITY AS line (r, n) ORDER BY n",
             self.table,
@@ -214,7 +214,7 @@ impl Kind {
     }
 
     /// A column as what `json_build_object` takes.
-    fn to_json(self, name: &str) -> String {
+    fn written(self, name: &str) -> String {
         match self {
             // PostgreSQL breaks base64 into lines.
             Self::Bytes => format!("translate(encode({name}, 'base64'), E'\\n', '')"),
@@ -223,7 +223,8 @@ impl Kind {
         }
     }
 
-    fn from_json(self, name: &str) -> String {
+    /// A column out of the JSON object `r`.
+    fn taken(self, name: &str) -> String {
         match self {
             Self::Bytes => format!("decode(r->>'{name}', 'base64')"),
             Self::Time => format!("(r->>'{name}')::timestamptz"),

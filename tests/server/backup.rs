@@ -91,7 +91,7 @@ fn sha256(bytes: &[u8]) -> String {
     // As the reader does it: a file of this content, and no last line.
     let whole = [bytes, br#"{"end":{"rows":{},"bytes":0,"sha256":"","mac":""}}"#, b"\n"].concat();
     let mut file = strongroom_server::backup::BackupFile::open(&whole[..]).unwrap();
-    while let strongroom_server::backup::Line::Row { .. } = file.next().unwrap() {}
+    while let strongroom_server::backup::Line::Row { .. } = file.line().unwrap() {}
     file.tally().sha256()
 }
 
@@ -113,7 +113,7 @@ async fn a_backup_is_sealed_verified_and_restored_with_everything_in_it() {
     assert_eq!(tables.map(|table| report.rows[table]), [3, 4, 5, 2]);
     let text = std::str::from_utf8(&backup).unwrap();
     assert!(text.lines().all(|line| serde_json::from_str::<Value>(line).unwrap().is_object()), "each line is JSON");
-    let before_end = &text[..text.trim_end().rfind('\n').unwrap() + 1];
+    let before_end = &text[..=text.trim_end().rfind('\n').unwrap()];
     assert_eq!(report.sha256, sha256(before_end.as_bytes()));
 
     // Afterwards this is lost.

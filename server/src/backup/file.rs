@@ -122,7 +122,7 @@ impl<R: BufRead> BackupFile<R> {
     }
 
     /// The next line.
-    pub fn next(&mut self) -> Result<Line<'_>, BadFile> {
+    pub fn line(&mut self) -> Result<Line<'_>, BadFile> {
         let number = self.tally.lines + 1;
         if !read_line(&mut self.source, &mut self.buffer)? {
             return Err(BadFile::Incomplete { line: self.tally.lines });
@@ -193,7 +193,7 @@ mod tests {
     fn read(text: &str) -> Result<u64, BadFile> {
         let mut file = BackupFile::open(text.as_bytes())?;
         loop {
-            if let Line::End(_) = file.next()? {
+            if let Line::End(_) = file.line()? {
                 return Ok(file.tally().lines);
             }
         }
@@ -231,6 +231,6 @@ mod tests {
         }
         let not_text = [HEADER.as_bytes(), b"\n\xff\n"].concat();
         let mut file = BackupFile::open(&not_text[..]).unwrap();
-        assert!(matches!(file.next(), Err(BadFile::NotARow { line: 2 })));
+        assert!(matches!(file.line(), Err(BadFile::NotARow { line: 2 })));
     }
 }

@@ -157,7 +157,7 @@ async fn load(source: impl BufRead, verified: [u8; 32], transaction: &mut Transa
     }
     migrate_within(connection, Some(file.header().schema)).await?;
     let mut loader = Loader::default();
-    while let Line::Row { table, json, .. } = file.next()? {
+    while let Line::Row { table, json, .. } = file.line()? {
         loader.add(connection, table, json).await?;
     }
     if file.tally().digest() != verified {

@@ -89,7 +89,7 @@ pub(super) async fn verify_with(
     }
     let mut rows = Rows::new(root);
     let end = loop {
-        match file.next()? {
+        match file.line()? {
             Line::Row { table, json, number } => match BackupRow::parse(table, json) {
                 Ok(row) => rows.check(row, number).await?,
                 Err(error) => rows.problems.add(table, format!("line {number}"), error.to_string()),

@@ -18,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 /// Most bytes handed on at once.
 const PIECE: usize = 256 * 1024;
 /// How long the receiver may take for one piece: the snapshot holds a connection, and keeps old rows from being removed.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The backup was cut off: its connection must be too, so that the receiver does not take it for whole. It lacks its last line besides.
 #[derive(Debug, thiserror::Error)]

@@ -45,9 +45,8 @@ pub enum BackupRow {
 impl BackupRow {
     /// Reads a line's JSON object as a row of this table. An error names the column and never what it holds.
     pub fn parse(table: &'static str, json: &str) -> Result<Self, StoreError> {
-        let fields = match serde_json::from_str(json) {
-            Ok(Value::Object(fields)) => fields,
-            _ => return Err(StoreError::Corrupt { table, column: "(the row)" }),
+        let Ok(Value::Object(fields)) = serde_json::from_str(json) else {
+            return Err(StoreError::Corrupt { table, column: "(the row)" });
         };
         let mut f = Fields { table, fields };
         Ok(match table {

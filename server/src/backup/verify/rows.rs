@@ -84,12 +84,12 @@ impl<'a> Rows<'a> {
             BackupRow::Instance(row) => return self.instance(row).await,
             BackupRow::Term(row) => {
                 let row = self.keyring_row(row)?;
-                self.terms.push(wrapped_term(&row).map_err(corrupt)?);
+                self.terms.push(wrapped_term(&row).map_err(|failure| corrupt(&failure))?);
                 return Ok(());
             }
             BackupRow::PurposeKey(row) => {
                 let row = self.keyring_row(row)?;
-                self.purpose_keys.push(wrapped_purpose_key(&row).map_err(corrupt)?);
+                self.purpose_keys.push(wrapped_purpose_key(&row).map_err(|failure| corrupt(&failure))?);
                 return Ok(());
             }
             _ => self.open_keyring().await?,
@@ -365,7 +365,7 @@ impl<'a> Rows<'a> {
 
 const TAMPERED: &str = "its MAC is wrong: it was changed, or another instance wrote it";
 
-fn corrupt(failure: Failure) -> CannotVerify {
+fn corrupt(failure: &Failure) -> CannotVerify {
     CannotVerify::KeyringRows(failure.to_string())
 }
 
