@@ -1,9 +1,9 @@
 //! Secrets on the wire.
 
 use crate::{
-    SecretText,
+    SecretText, Update,
     generate::{is_yes, yes},
-    nullable,
+    update,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use serde::{Deserialize, Deserializer, Serialize, de};
@@ -93,15 +93,15 @@ pub struct PutSecret {
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub activate: bool,
     /// When the secret stops being readable; null: never. Left out, it stays as it is, but that an expired secret is readable again, without an expiry.
-    #[serde(default, skip_serializing_if = "Option::is_none", with = "nullable::time")]
-    pub expires_at: Option<Option<OffsetDateTime>>,
+    #[serde(default, skip_serializing_if = "Update::is_keep", with = "update::time")]
+    pub expires_at: Update<OffsetDateTime>,
 }
 
 impl PutSecret {
     /// The body that puts `payload`.
     pub fn new(payload: Payload, reason: Option<String>) -> Self {
         let PayloadBody { fields, raw, media_type } = PayloadBody::expose_payload(payload);
-        Self { fields, raw, media_type, reason, activate: true, expires_at: None }
+        Self { fields, raw, media_type, reason, activate: true, expires_at: Update::Keep }
     }
 
     /// The payload that a request carries; it is taken out.

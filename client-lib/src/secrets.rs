@@ -8,7 +8,7 @@ use crate::{
 use http::{HeaderValue, Method, header};
 use std::collections::BTreeMap;
 use strongroom_api::{
-    SecretText,
+    SecretText, Update,
     generate::Generate,
     routes,
     secrets::{PatchSecret, PutResult, PutSecret, SecretList, SecretValue, SecretVersions},
@@ -36,8 +36,8 @@ pub struct PutOptions {
     pub reason: Option<String>,
     /// Put it as `pending`, to be activated later by [`Client::point_alias`]; `current` stays.
     pub pending: bool,
-    /// When the secret stops being readable; `Some(None)`: never. With `None` it stays, but that a secret that has expired is readable again.
-    pub expires_at: Option<Option<OffsetDateTime>>,
+    /// When the secret stops being readable. Kept, it stays, but that a secret that has expired is readable again, without an expiry.
+    pub expires_at: Update<OffsetDateTime>,
 }
 
 impl Client {
@@ -76,7 +76,8 @@ impl Client {
         &self,
         path: &SecretPath,
         fields: BTreeMap<FieldName, Option<SecretBytes>>,
-        options: PutOptions,
+        if_version: Option<u64>,
+        reason: Option<String>,
     ) -> Result<PutResult, Error> {
         let expected = 1024 + fields.values().flatten().map(|value| 2 * value.len() + 64).sum::<usize>();
         let mut texts = BTreeMap::new();
@@ -84,10 +85,10 @@ impl Client {
             let text = value.map(|value| SecretText::from_bytes(value).ok_or_else(not_text)).transpose()?;
             texts.insert(name, text);
         }
-        let body = PatchSecret { fields: texts, reason: options.reason };
+        let body = PatchSecret { fields: texts, reason };
         let call = Call::new(Method::PATCH, routes::SECRET).query("path", path.as_str()).json(&body, expected)?;
         let call = call.header(header::CONTENT_TYPE, HeaderValue::from_static("application/merge-patch+json"));
-        self.call(conditional(call, options.if_version)).await?.json()
+        self.call(conditional(call, if_version)).await?.json()
     }
 
     /// Puts a new version with a value that the server makes; nobody has seen it.

@@ -179,7 +179,7 @@ fn target_row(
     row.deletion_protected = source.deletion_protected;
     if metadata {
         row.labels = source.labels.clone();
-        row.owner = source.owner.clone();
+        row.owner.clone_from(&source.owner);
     }
     if versions == CopiedVersions::All {
         row.latest_version = source.latest_version;
