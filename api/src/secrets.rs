@@ -146,6 +146,10 @@ pub struct SecretValue {
     pub path: SecretPath,
     /// Which version it is.
     pub version: u64,
+    /// Counts the changes of the secret, where its aliases point among them: a lower version at a higher revision is one that somebody went back to. 0 where
+    /// the server does not say.
+    #[serde(default)]
+    pub revision: u64,
     /// When that version was made.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
@@ -162,9 +166,15 @@ pub struct SecretValue {
 
 impl SecretValue {
     /// The body that releases a payload.
-    pub fn expose_payload(path: SecretPath, version: u64, created_at: OffsetDateTime, payload: Payload) -> Self {
+    pub fn expose_payload(
+        path: SecretPath,
+        version: u64,
+        revision: u64,
+        created_at: OffsetDateTime,
+        payload: Payload,
+    ) -> Self {
         let PayloadBody { fields, raw, media_type } = PayloadBody::expose_payload(payload);
-        Self { path, version, created_at, fields, raw, media_type }
+        Self { path, version, revision, created_at, fields, raw, media_type }
     }
 
     /// The payload that an answer carries.

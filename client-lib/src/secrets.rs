@@ -21,6 +21,8 @@ use time::OffsetDateTime;
 pub struct Versioned {
     /// The version's number.
     pub version: u64,
+    /// Counts the changes of the secret: a lower version at a higher revision is one that somebody went back to. 0 where the server does not say.
+    pub revision: u64,
     /// When it was made.
     pub created_at: OffsetDateTime,
     /// The value, wiped when dropped.
@@ -54,9 +56,9 @@ impl Client {
         if value.path != reference.path {
             return Err(Error::protocol("it is about another secret"));
         }
-        let (version, created_at) = (value.version, value.created_at);
+        let (version, revision, created_at) = (value.version, value.revision, value.created_at);
         let payload = value.into_payload().map_err(|error| Error::protocol(format_args!("its payload: {error}")))?;
-        Ok(Versioned { version, created_at, payload })
+        Ok(Versioned { version, revision, created_at, payload })
     }
 
     /// Puts a new version. With `if_version` it may be repeated after a lost answer: a conflict then says that the first try was carried out.

@@ -19,6 +19,8 @@ use time::OffsetDateTime;
 pub struct ReadSecret {
     /// Which version it is.
     pub version: u64,
+    /// The secret's revision.
+    pub revision: u64,
     /// When that was made.
     pub created_at: OffsetDateTime,
     /// The value, or the one field asked for.
@@ -77,7 +79,12 @@ async fn try_read(
         None => payload,
     };
     leave_event(app, caller, Action::Read, path.to_string(), number, policies).await?;
-    Ok(ReadSecret { version: unsigned(version.version), created_at: version.created_at, payload })
+    Ok(ReadSecret {
+        version: unsigned(version.version),
+        revision: unsigned(secret.revision),
+        created_at: version.created_at,
+        payload,
+    })
 }
 
 fn one_field(payload: Payload, name: &FieldName) -> Result<Payload, Failure> {
