@@ -348,7 +348,7 @@ fn a_secret_is_what_the_model_says_after_any_sequence_of_operations() {
         server
     });
     let admin = server.admin();
-    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(24);
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(16);
     let mut runner =
         TestRunner::new(Config { cases, failure_persistence: None, max_shrink_iters: 60, ..Config::default() });
     let next = std::cell::Cell::new(0);
