@@ -148,7 +148,7 @@ pub struct SecretValue {
     pub version: u64,
     /// Counts the changes of the secret, where its aliases point among them: a lower version at a higher revision is one that somebody went back to. 0 where
     /// the server does not say.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub revision: u64,
     /// When that version was made.
     #[serde(with = "time::serde::rfc3339")]
@@ -166,15 +166,15 @@ pub struct SecretValue {
 
 impl SecretValue {
     /// The body that releases a payload.
-    pub fn expose_payload(
-        path: SecretPath,
-        version: u64,
-        revision: u64,
-        created_at: OffsetDateTime,
-        payload: Payload,
-    ) -> Self {
+    pub fn expose_payload(path: SecretPath, version: u64, created_at: OffsetDateTime, payload: Payload) -> Self {
         let PayloadBody { fields, raw, media_type } = PayloadBody::expose_payload(payload);
-        Self { path, version, revision, created_at, fields, raw, media_type }
+        Self { path, version, revision: 0, created_at, fields, raw, media_type }
+    }
+
+    /// The same with the secret's revision.
+    #[must_use]
+    pub fn at_revision(self, revision: u64) -> Self {
+        Self { revision, ..self }
     }
 
     /// The payload that an answer carries.
@@ -266,6 +266,11 @@ pub struct SecretList {
     /// Where the next page starts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference to the member")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// A map whose keys must not repeat: of two values under one name, one would be lost silently.

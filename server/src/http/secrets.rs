@@ -84,7 +84,8 @@ pub(super) async fn read(
     let read = operations::read(&app, &caller, &which.path, &selector, which.field.as_ref())
         .await
         .map_err(|failure| Refusal::from_failure(failure, caller.origin))?;
-    let body = SecretValue::expose_payload(which.path, read.version, read.revision, read.created_at, read.payload);
+    let body =
+        SecretValue::expose_payload(which.path, read.version, read.created_at, read.payload).at_revision(read.revision);
     Ok(with_tag(json(&body), &read.version.to_string()))
 }
 
