@@ -83,7 +83,12 @@ pub(crate) async fn run(
                 failure
             }
         })?;
-    printer.result(&format!("{} is now version {}", result.path, result.version), &result)
+    let text = if result.unchanged {
+        format!("{} has this value already: version {}", result.path, result.version)
+    } else {
+        format!("{} is now version {}", result.path, result.version)
+    };
+    printer.result(&text, &result)
 }
 
 fn payload(arguments: &Arguments) -> Result<Payload, Failure> {

@@ -8,7 +8,7 @@ use crate::{
 use http::{HeaderValue, Method, header};
 use std::collections::BTreeMap;
 use strongroom_api::{
-    SecretText,
+    SecretText, Update,
     generate::Generate,
     routes,
     secrets::{PatchSecret, PutResult, PutSecret, SecretList, SecretValue, SecretVersions},
@@ -21,6 +21,8 @@ use time::OffsetDateTime;
 pub struct Versioned {
     /// The version's number.
     pub version: u64,
+    /// Counts the changes of the secret: a lower version at a higher revision is one that somebody went back to. 0 where the server does not say.
+    pub revision: u64,
     /// When it was made.
     pub created_at: OffsetDateTime,
     /// The value, wiped when dropped.
@@ -36,8 +38,8 @@ pub struct PutOptions {
     pub reason: Option<String>,
     /// Put it as `pending`, to be activated later by [`Client::point_alias`]; `current` stays.
     pub pending: bool,
-    /// When the secret stops being readable; `Some(None)`: never. With `None` it stays, but that a secret that has expired is readable again.
-    pub expires_at: Option<Option<OffsetDateTime>>,
+    /// When the secret stops being readable. Kept, it stays, but that a secret that has expired is readable again, without an expiry.
+    pub expires_at: Update<OffsetDateTime>,
 }
 
 impl Client {
@@ -54,9 +56,9 @@ impl Client {
         if value.path != reference.path {
             return Err(Error::protocol("it is about another secret"));
         }
-        let (version, created_at) = (value.version, value.created_at);
+        let (version, revision, created_at) = (value.version, value.revision, value.created_at);
         let payload = value.into_payload().map_err(|error| Error::protocol(format_args!("its payload: {error}")))?;
-        Ok(Versioned { version, created_at, payload })
+        Ok(Versioned { version, revision, created_at, payload })
     }
 
     /// Puts a new version. With `if_version` it may be repeated after a lost answer: a conflict then says that the first try was carried out.
@@ -76,7 +78,8 @@ impl Client {
         &self,
         path: &SecretPath,
         fields: BTreeMap<FieldName, Option<SecretBytes>>,
-        options: PutOptions,
+        if_version: Option<u64>,
+        reason: Option<String>,
     ) -> Result<PutResult, Error> {
         let expected = 1024 + fields.values().flatten().map(|value| 2 * value.len() + 64).sum::<usize>();
         let mut texts = BTreeMap::new();
@@ -84,10 +87,10 @@ impl Client {
             let text = value.map(|value| SecretText::from_bytes(value).ok_or_else(not_text)).transpose()?;
             texts.insert(name, text);
         }
-        let body = PatchSecret { fields: texts, reason: options.reason };
+        let body = PatchSecret { fields: texts, reason };
         let call = Call::new(Method::PATCH, routes::SECRET).query("path", path.as_str()).json(&body, expected)?;
         let call = call.header(header::CONTENT_TYPE, HeaderValue::from_static("application/merge-patch+json"));
-        self.call(conditional(call, options.if_version)).await?.json()
+        self.call(conditional(call, if_version)).await?.json()
     }
 
     /// Puts a new version with a value that the server makes; nobody has seen it.

@@ -2,6 +2,8 @@
 //!
 //! `rsa` is not used, not even to make keys: its private-key operations leak timing, and it is banned from the tree. Only the primes come from a library
 //! ([`crypto_primes`], on constant-time numbers); what a key is made of is a few lines, and ring checks each key before it is handed out.
+//!
+//! Memory: numbers and encodings that are held here are wiped; what the libraries for numbers and DER copied meanwhile is not.
 
 use crate::key::random;
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
@@ -19,7 +21,7 @@ use yasna::{DERWriter, construct_der, models::ObjectIdentifier};
 use zeroize::Zeroizing;
 
 /// The public exponent of every RSA key made here.
-const EXPONENT: u64 = 65_537;
+const EXPONENT: u32 = 65_537;
 
 /// A key pair as text.
 #[derive(Debug)]
@@ -135,14 +137,14 @@ fn rsa_der(p: Zeroizing<BoxedUint>, q: Zeroizing<BoxedUint>) -> Option<(Zeroizin
     let public = construct_der(|writer| {
         writer.write_sequence(|writer| {
             integer(writer.next(), &modulus);
-            writer.next().write_i64(EXPONENT as i64);
+            writer.next().write_u32(EXPONENT);
         });
     });
     let private = construct_der(|writer| {
         writer.write_sequence(|writer| {
             writer.next().write_i64(0);
             integer(writer.next(), &modulus);
-            writer.next().write_i64(EXPONENT as i64);
+            writer.next().write_u32(EXPONENT);
             for number in [&d, &p, &q, &of_p, &of_q, &coefficient] {
                 integer(writer.next(), number);
             }
@@ -256,10 +258,19 @@ mod tests {
     }
 
     #[test]
-    fn an_rsa_pair_has_its_size_signs_and_its_public_half_verifies() {
+    fn an_rsa_pair_has_the_size_that_was_asked_for() {
+        for (bits, bytes) in [(2048, 256), (3072, 384), (4096, 512)] {
+            let pair = KeyPair::rsa(RsaBits::try_from(bits).unwrap());
+            let private = RsaKeyPair::from_pkcs8(&der(&pair.private, "PRIVATE KEY")).unwrap();
+            assert_eq!(private.public().modulus_len(), bytes);
+        }
+        assert_eq!(RsaBits::try_from(1024), Err(BadRsaBits));
+    }
+
+    #[test]
+    fn an_rsa_pair_signs_and_its_public_half_verifies() {
         let pair = KeyPair::rsa(RsaBits::Bits2048);
         let private = RsaKeyPair::from_pkcs8(&der(&pair.private, "PRIVATE KEY")).unwrap();
-        assert_eq!(private.public().modulus_len(), 256);
         let mut signature = vec![0; 256];
         private.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), b"text", &mut signature).unwrap();
         let public = der(&pair.public, "PUBLIC KEY");

@@ -59,7 +59,7 @@ pub use secrets::{
     DueExpiry, ExpiryCounts, ExpiryStage, Found, SecretRow, Selector, VersionRow, VersionState, claim_expiries,
     count_expiries, due_expiries, find_secret, find_version, forget_expiry, has_room, insert_secret, insert_version,
     list_secrets, lock_secret, lock_version, mark_expiry, next_expiry, prune_versions, purge_secret, read_secret,
-    read_version, update_secret, update_version, versions_of,
+    read_version, try_lock_secret, update_secret, update_version, versions_of,
 };
 pub use tokens::{TokenRow, insert_token, tokens};
 pub use tombstones::{TombstoneRow, delete_tombstones, insert_tombstone, tombstones};

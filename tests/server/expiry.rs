@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use strongroom_api::{
-    ErrorCode,
+    ErrorCode, Update,
     access::PatchProject,
     metadata::PatchMetadata,
     watch::{Change, Watched},
@@ -24,12 +24,12 @@ async fn shop() -> (TestServer, Client, Arc<FixedClock>) {
 }
 
 async fn put_until(client: &Client, name: &str, value: &str, expires_at: OffsetDateTime) -> u64 {
-    let options = PutOptions { expires_at: Some(Some(expires_at)), ..PutOptions::default() };
+    let options = PutOptions { expires_at: Update::Set(expires_at), ..PutOptions::default() };
     client.put(&path(name), fields(&[("a", value)]), options).await.unwrap().version
 }
 
-fn until(expires_at: Option<OffsetDateTime>) -> PatchMetadata {
-    PatchMetadata { expires_at: Some(expires_at), ..PatchMetadata::default() }
+fn until(expires_at: Update<OffsetDateTime>) -> PatchMetadata {
+    PatchMetadata { expires_at, ..PatchMetadata::default() }
 }
 
 async fn code(client: &Client, name: &str) -> Option<ErrorCode> {
@@ -49,7 +49,7 @@ async fn an_expired_secret_cannot_be_read_until_it_is_prolonged_or_put_again() {
     assert_eq!(code(&stranger, "shop/db").await, Some(ErrorCode::Forbidden));
     let metadata = admin.metadata(&path("shop/db")).await.unwrap();
     assert!(metadata.expired && metadata.expires_at == Some(start + Duration::minutes(10)));
-    admin.patch_metadata(&path("shop/db"), &until(Some(start + Duration::minutes(20))), None).await.unwrap();
+    admin.patch_metadata(&path("shop/db"), &until(Update::Set(start + Duration::minutes(20))), None).await.unwrap();
     assert_eq!(field(&admin.read(&reference("shop/db")).await.unwrap(), "a"), "one", "prolonged");
     clock.advance(Duration::minutes(10));
     assert_eq!(code(&admin, "shop/db").await, Some(ErrorCode::SecretExpired));
@@ -68,7 +68,7 @@ async fn an_expired_secret_cannot_be_read_until_it_is_prolonged_or_put_again() {
         Some(clock.now() + Duration::minutes(1)),
         "a put says nothing of an expiry to come"
     );
-    admin.patch_metadata(&path("shop/db"), &until(None), None).await.unwrap();
+    admin.patch_metadata(&path("shop/db"), &until(Update::Clear), None).await.unwrap();
     clock.advance(Duration::minutes(10));
     assert_eq!(field(&admin.read(&reference("shop/db")).await.unwrap(), "a"), "four");
 }
@@ -107,7 +107,10 @@ async fn one_event_is_left_before_and_one_at_the_expiry_and_watchers_are_told() 
     })
     .await;
     // Prolonged, it comes near its expiry once more.
-    admin.patch_metadata(&path("shop/db"), &until(Some(clock.now() + Duration::minutes(2))), None).await.unwrap();
+    admin
+        .patch_metadata(&path("shop/db"), &until(Update::Set(clock.now() + Duration::minutes(2))), None)
+        .await
+        .unwrap();
     sweep(&app).await.unwrap();
     clock.advance(Duration::minutes(1));
     eventually("the second notice", async || {

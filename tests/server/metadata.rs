@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use std::collections::BTreeMap;
-use strongroom_api::{ErrorCode, access::Policy, metadata::PatchMetadata, routes};
+use strongroom_api::{ErrorCode, Update, access::Policy, metadata::PatchMetadata, routes};
 use strongroom_client::{Client, PutOptions};
 use strongroom_core::{Action, FieldName, Owner, SecretBytes};
 use strongroom_tests::{TestServer, field, fields, path, project, raw_bytes, reference};
@@ -35,7 +35,7 @@ async fn labels_are_merged_and_a_revision_counts_every_change() {
     assert_eq!(first.labels.canonical(), "env=prod\nteam=pay");
     let stale = admin.patch_metadata(&secret, &labels(&[("env", None)]), Some(1)).await.unwrap_err();
     assert_eq!(stale.code(), Some(ErrorCode::RevisionConflict));
-    let owner = PatchMetadata { owner: Some(Some(Owner::parse("team:pay").unwrap())), ..labels(&[("env", None)]) };
+    let owner = PatchMetadata { owner: Update::Set(Owner::parse("team:pay").unwrap()), ..labels(&[("env", None)]) };
     let second = admin.patch_metadata(&secret, &owner, Some(2)).await.unwrap();
     assert_eq!((second.labels.canonical().as_str(), second.revision), ("team=pay", 3));
     assert_eq!(second.owner.as_ref().map(Owner::as_str), Some("team:pay"));
@@ -103,9 +103,9 @@ async fn labels_and_owners_decide_in_policies_so_changing_one_is_granting() {
     let secret = path("shop/db");
     let opened = writer.patch_metadata(&secret, &labels(&[("open", Some("yes"))]), None).await.unwrap_err();
     assert_eq!(opened.code(), Some(ErrorCode::Forbidden), "who may write could let himself read");
-    let owner = PatchMetadata { owner: Some(None), ..PatchMetadata::default() };
+    let owner = PatchMetadata { owner: Update::Clear, ..PatchMetadata::default() };
     assert_eq!(writer.patch_metadata(&secret, &owner, None).await.unwrap_err().code(), Some(ErrorCode::Forbidden));
-    let keep = PatchMetadata { keep_versions: Some(Some(5)), ..PatchMetadata::default() };
+    let keep = PatchMetadata { keep_versions: Update::Set(5), ..PatchMetadata::default() };
     assert_eq!(writer.patch_metadata(&secret, &keep, None).await.unwrap().keep_versions, Some(5));
     assert_eq!(writer.read(&reference("shop/db")).await.unwrap_err().code(), Some(ErrorCode::Forbidden));
     admin.patch_metadata(&secret, &labels(&[("open", Some("yes"))]), None).await.unwrap();
@@ -125,7 +125,7 @@ async fn a_patch_changes_the_fields_it_names_without_the_right_to_read() {
     server.grant("workload:lab/shop/rotator", &[Action::Write], "shop/").await;
     let rotator = server.workload("shop", "rotator");
     let patched = rotator
-        .patch(&secret, changes(&[("password", Some("two")), ("port", Some("5432"))]), PutOptions::default())
+        .patch(&secret, changes(&[("password", Some("two")), ("port", Some("5432"))]), None, None)
         .await
         .unwrap();
     assert_eq!(patched.version, 2);
@@ -134,27 +134,23 @@ async fn a_patch_changes_the_fields_it_names_without_the_right_to_read() {
         (field(&read, "user"), field(&read, "password"), field(&read, "port")),
         ("app".into(), "two".into(), "5432".into())
     );
-    rotator.patch(&secret, changes(&[("port", None), ("none", None)]), PutOptions::default()).await.unwrap();
+    rotator.patch(&secret, changes(&[("port", None), ("none", None)]), None, None).await.unwrap();
     let read = admin.read(&reference("shop/db#port")).await.unwrap_err();
     assert_eq!(read.code(), Some(ErrorCode::FieldNotFound));
-    let stale = PutOptions { if_version: Some(2), ..PutOptions::default() };
-    let stale = rotator.patch(&secret, changes(&[("a", Some("x"))]), stale).await.unwrap_err();
+    let stale = rotator.patch(&secret, changes(&[("a", Some("x"))]), Some(2), None).await.unwrap_err();
     assert_eq!(stale.code(), Some(ErrorCode::VersionConflict));
-    let empty = rotator
-        .patch(&secret, changes(&[("user", None), ("password", None)]), PutOptions::default())
-        .await
-        .unwrap_err();
+    let empty = rotator.patch(&secret, changes(&[("user", None), ("password", None)]), None, None).await.unwrap_err();
     assert_eq!(empty.code(), Some(ErrorCode::UnprocessableContent), "nothing would be left");
     assert_eq!(
-        rotator.patch(&path("shop/none"), changes(&[]), PutOptions::default()).await.unwrap_err().code(),
+        rotator.patch(&path("shop/none"), changes(&[]), None, None).await.unwrap_err().code(),
         Some(ErrorCode::NotFound)
     );
     admin.put(&path("shop/raw"), raw_bytes(b"x"), PutOptions::default()).await.unwrap();
-    let raw = rotator.patch(&path("shop/raw"), changes(&[("a", Some("x"))]), PutOptions::default()).await.unwrap_err();
+    let raw = rotator.patch(&path("shop/raw"), changes(&[("a", Some("x"))]), None, None).await.unwrap_err();
     assert_eq!(raw.code(), Some(ErrorCode::UnprocessableContent));
     server.grant("workload:lab/shop/reader", &[Action::Read], "shop/").await;
     let reader = server.workload("shop", "reader");
-    let refused = reader.patch(&secret, changes(&[("a", Some("x"))]), PutOptions::default()).await.unwrap_err();
+    let refused = reader.patch(&secret, changes(&[("a", Some("x"))]), None, None).await.unwrap_err();
     assert_eq!(refused.code(), Some(ErrorCode::Forbidden));
 }
 
@@ -166,7 +162,7 @@ async fn of_patches_at_once_none_is_lost() {
         async move {
             let name = format!("f{index}");
             loop {
-                match admin.patch(&path("shop/db"), changes(&[(&name, Some("x"))]), PutOptions::default()).await {
+                match admin.patch(&path("shop/db"), changes(&[(&name, Some("x"))]), None, None).await {
                     Err(error) if error.is_retryable() => {}
                     outcome => return outcome.unwrap().version,
                 }

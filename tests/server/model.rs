@@ -126,6 +126,93 @@ impl Model {
         Ok(())
     }
 
+    fn put(&mut self, value: u8, pending: bool, if_version: Option<u64>) -> Answer {
+        let fits = match if_version {
+            None => true,
+            Some(0) => self.deleted,
+            Some(version) => !self.deleted && self.current == version,
+        };
+        if !fits {
+            return Err(ErrorCode::VersionConflict);
+        }
+        if pending && self.deleted {
+            return Err(ErrorCode::SecretDeleted);
+        }
+        if !pending && !self.deleted && self.versions[&self.current].0 == value {
+            return Ok(self.current);
+        }
+        self.latest += 1;
+        self.versions.insert(self.latest, (value, VersionState::Live));
+        if pending {
+            self.pending = Some(self.latest);
+        } else {
+            self.deleted = false;
+            self.activate(self.latest);
+        }
+        self.oldest = self.oldest.max((self.latest + 1).saturating_sub(KEPT));
+        self.prune();
+        Ok(self.latest)
+    }
+
+    fn point(&mut self, alias: &str, target: &Target) -> Answer {
+        if alias == "previous" {
+            return Err(ErrorCode::UnprocessableContent);
+        }
+        if self.deleted {
+            return Err(ErrorCode::SecretDeleted);
+        }
+        let version = match target {
+            Target::Number(number) => *number,
+            Target::Alias(alias) => self.pointed(alias).ok_or(ErrorCode::NotFound)?,
+        };
+        let version = self.version(version, &[VersionState::Live])?;
+        match alias {
+            "current" => self.activate(version),
+            "pending" if self.pending == Some(version) => {}
+            "pending" if version == self.current => return Err(ErrorCode::UnprocessableContent),
+            "pending" => self.pending = Some(version),
+            free => {
+                self.aliases.insert(free.to_owned(), version);
+            }
+        }
+        self.prune();
+        Ok(0)
+    }
+
+    fn remove(&mut self, alias: &str) -> Answer {
+        if matches!(alias, "previous" | "current") {
+            return Err(ErrorCode::UnprocessableContent);
+        }
+        if self.deleted {
+            return Err(ErrorCode::SecretDeleted);
+        }
+        self.pointed(alias).ok_or(ErrorCode::NotFound)?;
+        if alias == "pending" {
+            self.pending = None;
+        } else {
+            self.aliases.remove(alias);
+        }
+        self.prune();
+        Ok(0)
+    }
+
+    fn destroy(&mut self, versions: &[u64]) -> Answer {
+        let all = [VersionState::Live, VersionState::Deleted, VersionState::Destroyed];
+        for version in versions {
+            self.version(*version, &all)?;
+        }
+        let mut after = self.clone();
+        for version in versions {
+            if after.versions[version].1 != VersionState::Destroyed {
+                after.release(*version)?;
+                after.versions.get_mut(version).unwrap().1 = VersionState::Destroyed;
+            }
+        }
+        after.prune();
+        *self = after;
+        Ok(0)
+    }
+
     /// The answer to a read of one of its versions.
     fn read(&self, version: Option<u64>) -> Result<u8, ErrorCode> {
         if self.deleted {
@@ -154,73 +241,9 @@ fn apply(model: &mut Option<Model>, step: &Step) -> Answer {
         };
     };
     match step {
-        Step::Put { value, pending, if_version } => {
-            let fits = match if_version {
-                None => true,
-                Some(0) => secret.deleted,
-                Some(version) => !secret.deleted && secret.current == *version,
-            };
-            if !fits {
-                return Err(ErrorCode::VersionConflict);
-            }
-            if *pending && secret.deleted {
-                return Err(ErrorCode::SecretDeleted);
-            }
-            if !pending && !secret.deleted && secret.versions[&secret.current].0 == *value {
-                return Ok(secret.current);
-            }
-            secret.latest += 1;
-            secret.versions.insert(secret.latest, (*value, VersionState::Live));
-            if *pending {
-                secret.pending = Some(secret.latest);
-            } else {
-                secret.deleted = false;
-                secret.activate(secret.latest);
-            }
-            secret.oldest = secret.oldest.max((secret.latest + 1).saturating_sub(KEPT));
-            secret.prune();
-            Ok(secret.latest)
-        }
-        Step::Point { alias, target } => {
-            if *alias == "previous" {
-                return Err(ErrorCode::UnprocessableContent);
-            }
-            if secret.deleted {
-                return Err(ErrorCode::SecretDeleted);
-            }
-            let version = match target {
-                Target::Number(number) => *number,
-                Target::Alias(alias) => secret.pointed(alias).ok_or(ErrorCode::NotFound)?,
-            };
-            let version = secret.version(version, &[VersionState::Live])?;
-            match *alias {
-                "current" => secret.activate(version),
-                "pending" if secret.pending == Some(version) => {}
-                "pending" if version == secret.current => return Err(ErrorCode::UnprocessableContent),
-                "pending" => secret.pending = Some(version),
-                free => {
-                    secret.aliases.insert(free.to_owned(), version);
-                }
-            }
-            secret.prune();
-            Ok(0)
-        }
-        Step::Remove { alias } => {
-            if matches!(*alias, "previous" | "current") {
-                return Err(ErrorCode::UnprocessableContent);
-            }
-            if secret.deleted {
-                return Err(ErrorCode::SecretDeleted);
-            }
-            secret.pointed(alias).ok_or(ErrorCode::NotFound)?;
-            if *alias == "pending" {
-                secret.pending = None;
-            } else {
-                secret.aliases.remove(*alias);
-            }
-            secret.prune();
-            Ok(0)
-        }
+        Step::Put { value, pending, if_version } => secret.put(*value, *pending, *if_version),
+        Step::Point { alias, target } => secret.point(alias, target),
+        Step::Remove { alias } => secret.remove(alias),
         Step::DeleteVersion(version) => {
             if secret.deleted {
                 return Err(ErrorCode::SecretDeleted);
@@ -248,22 +271,7 @@ fn apply(model: &mut Option<Model>, step: &Step) -> Answer {
             secret.deleted = false;
             Ok(0)
         }
-        Step::Destroy(versions) => {
-            let all = [VersionState::Live, VersionState::Deleted, VersionState::Destroyed];
-            for version in versions {
-                secret.version(*version, &all)?;
-            }
-            let mut after = secret.clone();
-            for version in versions {
-                if after.versions[version].1 != VersionState::Destroyed {
-                    after.release(*version)?;
-                    after.versions.get_mut(version).unwrap().1 = VersionState::Destroyed;
-                }
-            }
-            after.prune();
-            *secret = after;
-            Ok(0)
-        }
+        Step::Destroy(versions) => secret.destroy(versions),
         Step::Purge => {
             *model = None;
             Ok(0)
@@ -340,7 +348,7 @@ fn a_secret_is_what_the_model_says_after_any_sequence_of_operations() {
         server
     });
     let admin = server.admin();
-    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(24);
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(16);
     let mut runner =
         TestRunner::new(Config { cases, failure_persistence: None, max_shrink_iters: 60, ..Config::default() });
     let next = std::cell::Cell::new(0);

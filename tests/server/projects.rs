@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use serde_json::json;
 use std::collections::BTreeMap;
 use strongroom_api::{
-    ErrorCode,
+    ErrorCode, Update,
     access::PatchProject,
     generate::{Generate, Kind},
     metadata::{PutAlias, Target},
@@ -36,13 +36,13 @@ async fn settings_are_shown_and_changed_by_who_manages_the_project() {
         keep_versions: Some(5),
         require_check_and_set: Some(true),
         expiry_notice_seconds: Some(0),
-        max_secrets: Some(Some(10)),
+        max_secrets: Update::Set(10),
         ..PatchProject::default()
     };
     let changed = admin.patch_project(&name, &patch).await.unwrap();
     assert_eq!(admin.project(&name).await.unwrap(), changed);
     assert_eq!((changed.keep_versions, changed.max_secrets, changed.require_check_and_set), (5, Some(10), true));
-    let lifted = PatchProject { max_secrets: Some(None), ..PatchProject::default() };
+    let lifted = PatchProject { max_secrets: Update::Clear, ..PatchProject::default() };
     assert_eq!(admin.patch_project(&name, &lifted).await.unwrap().max_secrets, None);
     let manages_grants = [Action::ManageGrants, Action::ManagePolicies, Action::ManageRoles];
     server.grant("workload:lab/shop/other", &manages_grants, "shop/").await;
@@ -76,7 +76,7 @@ async fn where_check_and_set_is_required_each_write_says_which_version_it_is_mad
     assert_eq!(admin.put(&secret, value("1"), options(None)).await.unwrap_err().code(), missing);
     admin.put(&secret, value("1"), options(Some(0))).await.unwrap();
     assert_eq!(admin.put(&secret, value("2"), options(None)).await.unwrap_err().code(), missing);
-    assert_eq!(admin.patch(&secret, BTreeMap::new(), options(None)).await.unwrap_err().code(), missing);
+    assert_eq!(admin.patch(&secret, BTreeMap::new(), None, None).await.unwrap_err().code(), missing);
     assert_eq!(admin.generate(&secret, &Generate::new(Kind::Uuid), None).await.unwrap_err().code(), missing);
     let alias = |if_version| PutAlias { version: Target::Number(1), if_version };
     assert_eq!(admin.point_alias(&secret, "blue", &alias(None)).await.unwrap_err().code(), missing);
@@ -88,7 +88,7 @@ async fn where_check_and_set_is_required_each_write_says_which_version_it_is_mad
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_project_holds_as_many_secrets_as_it_may_and_not_one_more() {
     let (server, admin) = shop().await;
-    let most = PatchProject { max_secrets: Some(Some(5)), ..PatchProject::default() };
+    let most = PatchProject { max_secrets: Update::Set(5), ..PatchProject::default() };
     admin.patch_project(&project("shop"), &most).await.unwrap();
     let puts = (0..20).map(|index| {
         let admin = admin.clone();

@@ -1,7 +1,7 @@
 //! Versions: what aliases point at, what is deleted, destroyed, purged and pruned.
 
 use strongroom_api::{
-    ErrorCode,
+    ErrorCode, Update,
     access::PatchProject,
     metadata::{PatchMetadata, Pointers, PutAlias, Target},
     secrets::VersionState,
@@ -267,7 +267,7 @@ async fn the_newest_versions_are_kept_and_those_that_an_alias_holds_until_it_let
     assert_eq!(read(&admin, "shop/db@blue").await.unwrap(), "1");
     point(&admin, "blue", number(4)).await.unwrap();
     assert_eq!(numbers().await, (4, vec![5, 4]), "what only an alias held goes with it");
-    let one = PatchMetadata { keep_versions: Some(Some(1)), ..PatchMetadata::default() };
+    let one = PatchMetadata { keep_versions: Update::Set(1), ..PatchMetadata::default() };
     admin.patch_metadata(&shop_db, &one, None).await.unwrap();
     put(&admin, "6").await;
     assert_eq!(numbers().await, (6, vec![6, 5, 4]), "previous and blue hold two");
@@ -282,7 +282,7 @@ async fn a_version_that_was_pruned_and_is_put_back_is_not_looked_at() {
     put(&admin, "1").await;
     let mut sql = server.sql().await;
     sql.run("CREATE TABLE copied AS SELECT * FROM secret_versions").await;
-    let one = PatchMetadata { keep_versions: Some(Some(1)), ..PatchMetadata::default() };
+    let one = PatchMetadata { keep_versions: Update::Set(1), ..PatchMetadata::default() };
     admin.patch_metadata(&path("shop/db"), &one, None).await.unwrap();
     for index in 2..=4 {
         put(&admin, &index.to_string()).await;

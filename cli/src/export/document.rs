@@ -75,7 +75,7 @@ impl Entry {
     /// The entry of a value that was read.
     pub(crate) fn new(path: SecretPath, version: u64, created_at: OffsetDateTime, payload: Payload) -> Self {
         // Exposed to be sealed to the recipients.
-        let SecretValue { path, version, created_at, fields, raw, media_type } =
+        let SecretValue { path, version, created_at, fields, raw, media_type, revision: _ } =
             SecretValue::expose_payload(path, version, created_at, payload);
         Self { path, version, created_at, fields, raw, media_type, labels: BTreeMap::new() }
     }
@@ -83,7 +83,9 @@ impl Entry {
     /// The value. An error says what is wrong with it, without repeating it.
     pub(crate) fn into_payload(self) -> Result<Payload, String> {
         let Self { path, version, created_at, fields, raw, media_type, labels: _ } = self;
-        SecretValue { path, version, created_at, fields, raw, media_type }.into_payload().map_err(|e| e.to_string())
+        SecretValue { path, version, created_at, fields, raw, media_type, revision: 0 }
+            .into_payload()
+            .map_err(|e| e.to_string())
     }
 }
 

@@ -11,7 +11,7 @@ pub use expiry::{
     next_expiry,
 };
 pub use list::list_secrets;
-pub use read::{Found, Selector, find_secret, lock_secret, read_secret};
+pub use read::{Found, Selector, find_secret, lock_secret, read_secret, try_lock_secret};
 pub use versions::{
     find_version, insert_version, lock_version, prune_versions, read_version, update_version, versions_of,
 };

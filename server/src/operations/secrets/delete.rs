@@ -79,16 +79,10 @@ pub async fn delete_in(
 }
 
 /// Brings a deleted secret back, or one deleted version of a secret that is there.
-pub async fn undelete(
-    app: &App,
-    caller: &Caller,
-    path: &SecretPath,
-    version: Option<u64>,
-    precondition: Precondition,
-) -> Result<(), Failure> {
+pub async fn undelete(app: &App, caller: &Caller, path: &SecretPath, version: Option<u64>) -> Result<(), Failure> {
     let outcome = async {
         let mut work = Work::begin(app).await?;
-        let outcome = undelete_in(app, caller, &mut work, path, version, precondition).await;
+        let outcome = undelete_in(app, caller, &mut work, path, version).await;
         work.finish(app, caller, outcome).await
     };
     audited(app, caller, Action::Delete, path.to_string(), outcome.await).await
@@ -101,11 +95,9 @@ pub async fn undelete_in(
     work: &mut Work,
     path: &SecretPath,
     version: Option<u64>,
-    precondition: Precondition,
 ) -> Result<(), Halt> {
     let held = work.hold(app, caller, path, Action::Delete).await?;
     let secret = held.existing()?;
-    precondition.check_if_given(Some(secret))?;
     let (number, undeleted) = match version {
         None => {
             if secret.deleted {

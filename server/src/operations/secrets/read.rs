@@ -19,6 +19,8 @@ use time::OffsetDateTime;
 pub struct ReadSecret {
     /// Which version it is.
     pub version: u64,
+    /// The secret's revision.
+    pub revision: u64,
     /// When that was made.
     pub created_at: OffsetDateTime,
     /// The value, or the one field asked for.
@@ -80,7 +82,12 @@ async fn try_read(
         None => payload,
     };
     leave_event(app, caller, Action::Read, path.to_string(), number, policies).await?;
-    Ok(ReadSecret { version: unsigned(version.version), created_at: version.created_at, payload })
+    Ok(ReadSecret {
+        version: unsigned(version.version),
+        revision: unsigned(secret.revision),
+        created_at: version.created_at,
+        payload,
+    })
 }
 
 /// Whether the selector is a pointer that is set: then there is a version, or somebody removed it.
