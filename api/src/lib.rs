@@ -38,6 +38,8 @@ pub mod routes {
     pub const GRANTS: &str = "/api/v1/grants";
     /// `GET` with `?project=`, `PUT`, `DELETE` with `?project=&name=`: a project's free-text policies.
     pub const POLICIES: &str = "/api/v1/policies";
+    /// `GET`: the description of the API, OpenAPI 3.1.
+    pub const OPENAPI: &str = "/api/v1/openapi.json";
     /// `GET`: the process is alive.
     pub const HEALTHZ: &str = "/healthz";
     /// `GET`: the process can serve.

@@ -71,10 +71,12 @@ impl PayloadBody {
 ///
 /// The payload's members stand inline (no `serde(flatten)`, which buffers values where they are not wiped).
 #[derive(Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PutSecret {
     /// Named fields.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "unique_fields")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub fields: Option<BTreeMap<FieldName, SecretText>>,
     /// Raw bytes, base64 with padding.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -84,6 +86,7 @@ pub struct PutSecret {
     pub media_type: Option<String>,
     /// Why, for people; at most 256 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(max_length = 256))]
     pub reason: Option<String>,
 }
 
@@ -103,6 +106,7 @@ impl PutSecret {
 
 /// The answer to a put.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PutResult {
     /// Which secret.
     pub path: SecretPath,
@@ -115,6 +119,7 @@ pub struct PutResult {
 
 /// `GET /api/v1/secret?path=[&version=][&field=]`: a value. The `ETag` is the version's number in quotes.
 #[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SecretValue {
     /// Which secret.
     pub path: SecretPath,
@@ -125,6 +130,7 @@ pub struct SecretValue {
     pub created_at: OffsetDateTime,
     /// Named fields.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "unique_fields")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub fields: Option<BTreeMap<FieldName, SecretText>>,
     /// Raw bytes, base64 with padding.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -149,6 +155,7 @@ impl SecretValue {
 
 /// One version, without its value.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct VersionInfo {
     /// Its number.
     pub version: u64,
@@ -166,6 +173,7 @@ pub struct VersionInfo {
 
 /// `GET /api/v1/secret/versions?path=`: the newest versions first.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SecretVersions {
     /// Which secret.
     pub path: SecretPath,
@@ -182,6 +190,7 @@ pub struct SecretVersions {
 
 /// One line of a list.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SecretEntry {
     /// Which secret.
     pub path: SecretPath,
@@ -194,6 +203,7 @@ pub struct SecretEntry {
 
 /// `GET /api/v1/secrets?folder=[&cursor=][&limit=]`: what the caller may list, in the order of the paths.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SecretList {
     /// Which folder was listed.
     pub folder: FolderPath,

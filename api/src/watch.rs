@@ -11,14 +11,17 @@ pub const MAX_WATCHED: usize = 200;
 
 /// What the caller watches and holds. Where the version is another than the one held, that is announced at once.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Watch {
     /// At most 200 secrets.
+    #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 200))]
     pub secrets: Vec<Watched>,
 }
 
 /// One watched secret.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Watched {
     /// Which secret.
@@ -32,6 +35,7 @@ pub struct Watched {
 
 /// The data of the event `change`: the watched version is now another than before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Change {
     /// Which secret.
     pub path: SecretPath,
@@ -44,6 +48,7 @@ pub struct Change {
 
 /// The data of the event `end`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct End {
     /// Why the stream ends.
     pub reason: EndReason,
@@ -51,6 +56,7 @@ pub struct End {
 
 /// Why a stream ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum EndReason {

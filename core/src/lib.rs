@@ -11,6 +11,8 @@ mod clock;
 mod id;
 mod identity;
 mod metadata;
+#[cfg(feature = "openapi")]
+mod openapi;
 mod path;
 mod payload;
 mod principal;

@@ -12,6 +12,7 @@ mod limits;
 mod lists;
 mod locks;
 mod login;
+mod openapi;
 mod replicas;
 mod review;
 mod routes;

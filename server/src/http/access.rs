@@ -1,6 +1,8 @@
 //! `/api/v1/projects`, `clusters`, `roles`, `grants`, `policies`.
 
-use super::{body::JsonBody, caller::Authenticated, problem::Refusal, query::Parameters, secrets::json};
+use super::{
+    body::JsonBody, caller::Authenticated, document::errors, problem::Refusal, query::Parameters, secrets::json,
+};
 use crate::{
     app::{App, Caller},
     failure::Failure,
@@ -11,43 +13,70 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use strongroom_api::{
     ErrorCode,
-    access::{Items, NewCluster, NewGrant, NewProject, Policy, Role},
+    access::{Cluster, Grant, Items, NewCluster, NewGrant, NewProject, Policy, Project, Role},
+    routes,
 };
 use strongroom_core::{GrantId, ProjectName, RoleName};
+use utoipa::IntoParams;
 
 type Server = State<Arc<App>>;
 
+errors! {
+    Create: Forbidden, AlreadyExists, UnprocessableContent;
+    List: Forbidden;
+    Delete: Forbidden, NotFound, UnprocessableContent;
+    Put: Forbidden, NotFound, ProjectShredded, UnprocessableContent;
+    CreateGrant: Forbidden, NotFound, ProjectShredded, AlreadyExists, UnprocessableContent;
+    PutPolicy: Forbidden, NotFound, ProjectShredded, BadPolicy, UnprocessableContent;
+    ListOfProject: Forbidden, NotFound, ProjectShredded;
+    DeleteOfProject: Forbidden, NotFound, ProjectShredded;
+    DeleteRole: BadPath, Forbidden, NotFound, ProjectShredded;
+}
+
 /// `?project=`
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct OfProject {
+    /// Whose.
     project: ProjectName,
 }
 
 /// `?project=&name=`
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Named {
+    /// Whose.
     project: ProjectName,
+    /// Its name.
     name: String,
 }
 
 /// `?project=&id=`
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Identified {
+    /// Whose.
     project: ProjectName,
+    /// Its id, as the list has it.
     id: GrantId,
 }
 
 /// `?name=`
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Name {
+    /// Its name.
     name: String,
 }
 
 /// Makes a project.
+#[utoipa::path(post, path = routes::PROJECTS, operation_id = "create_project", tag = "access",
+    request_body = NewProject,
+    responses((status = OK, description = "The new project.", body = Project), Create))]
 pub(super) async fn create_project(
     State(app): Server,
     Authenticated(caller): Authenticated,
@@ -57,11 +86,16 @@ pub(super) async fn create_project(
 }
 
 /// Lists projects.
+#[utoipa::path(get, path = routes::PROJECTS, operation_id = "list_projects", tag = "access",
+    responses((status = OK, description = "What the caller may see.", body = Items<Project>)))]
 pub(super) async fn projects(State(app): Server, Authenticated(caller): Authenticated) -> Result<Response, Refusal> {
     many(&caller, projects::list(&app, &caller).await)
 }
 
 /// Registers a cluster.
+#[utoipa::path(post, path = routes::CLUSTERS, operation_id = "create_cluster", tag = "access",
+    request_body = NewCluster,
+    responses((status = OK, description = "The registered cluster.", body = Cluster), Create))]
 pub(super) async fn create_cluster(
     State(app): Server,
     Authenticated(caller): Authenticated,
@@ -71,11 +105,16 @@ pub(super) async fn create_cluster(
 }
 
 /// Lists clusters.
+#[utoipa::path(get, path = routes::CLUSTERS, operation_id = "list_clusters", tag = "access",
+    responses((status = OK, description = "All of them.", body = Items<Cluster>), List))]
 pub(super) async fn clusters(State(app): Server, Authenticated(caller): Authenticated) -> Result<Response, Refusal> {
     many(&caller, clusters::list(&app, &caller).await)
 }
 
 /// Removes a cluster.
+#[utoipa::path(delete, path = routes::CLUSTERS, operation_id = "delete_cluster", tag = "access",
+    params(Name),
+    responses((status = NO_CONTENT, description = "It is removed."), Delete))]
 pub(super) async fn delete_cluster(
     State(app): Server,
     Authenticated(caller): Authenticated,
@@ -85,6 +124,9 @@ pub(super) async fn delete_cluster(
 }
 
 /// Makes a role or replaces its members.
+#[utoipa::path(put, path = routes::ROLES, operation_id = "put_role", tag = "access",
+    request_body = Role,
+    responses((status = OK, description = "The role as it is now.", body = Role), Put))]
 pub(super) async fn put_role(
     State(app): Server,
     Authenticated(caller): Authenticated,
@@ -94,6 +136,9 @@ pub(super) async fn put_role(
 }
 
 /// Lists a project's roles.
+#[utoipa::path(get, path = routes::ROLES, operation_id = "list_roles", tag = "access",
+    params(OfProject),
+    responses((status = OK, description = "All of them.", body = Items<Role>), ListOfProject))]
 pub(super) async fn roles(
     State(app): Server,
     Authenticated(caller): Authenticated,
@@ -103,6 +148,9 @@ pub(super) async fn roles(
 }
 
 /// Removes a role.
+#[utoipa::path(delete, path = routes::ROLES, operation_id = "delete_role", tag = "access",
+    params(Named),
+    responses((status = NO_CONTENT, description = "It is removed."), DeleteRole))]
 pub(super) async fn delete_role(
     State(app): Server,
     Authenticated(caller): Authenticated,
@@ -114,6 +162,9 @@ pub(super) async fn delete_role(
 }
 
 /// Grants.
+#[utoipa::path(post, path = routes::GRANTS, operation_id = "create_grant", tag = "access",
+    request_body = NewGrant,
+    responses((status = OK, description = "The new grant.", body = Grant), CreateGrant))]
 pub(super) async fn create_grant(
     State(app): Server,
     Authenticated(caller): Authenticated,
@@ -123,6 +174,9 @@ pub(super) async fn create_grant(
 }
 
 /// Lists a project's grants.
+#[utoipa::path(get, path = routes::GRANTS, operation_id = "list_grants", tag = "access",
+    params(OfProject),
+    responses((status = OK, description = "All of them.", body = Items<Grant>), ListOfProject))]
 pub(super) async fn grants(
     State(app): Server,
     Authenticated(caller): Authenticated,
@@ -132,6 +186,9 @@ pub(super) async fn grants(
 }
 
 /// Revokes a grant.
+#[utoipa::path(delete, path = routes::GRANTS, operation_id = "delete_grant", tag = "access",
+    params(Identified),
+    responses((status = NO_CONTENT, description = "It is revoked."), DeleteOfProject))]
 pub(super) async fn delete_grant(
     State(app): Server,
     Authenticated(caller): Authenticated,
@@ -141,6 +198,9 @@ pub(super) async fn delete_grant(
 }
 
 /// Writes a policy.
+#[utoipa::path(put, path = routes::POLICIES, operation_id = "put_policy", tag = "access",
+    request_body = Policy,
+    responses((status = OK, description = "The policy as it is now.", body = Policy), PutPolicy))]
 pub(super) async fn put_policy(
     State(app): Server,
     Authenticated(caller): Authenticated,
@@ -150,6 +210,9 @@ pub(super) async fn put_policy(
 }
 
 /// Lists a project's policies.
+#[utoipa::path(get, path = routes::POLICIES, operation_id = "list_policies", tag = "access",
+    params(OfProject),
+    responses((status = OK, description = "All of them.", body = Items<Policy>), ListOfProject))]
 pub(super) async fn policies(
     State(app): Server,
     Authenticated(caller): Authenticated,
@@ -159,6 +222,9 @@ pub(super) async fn policies(
 }
 
 /// Removes a policy.
+#[utoipa::path(delete, path = routes::POLICIES, operation_id = "delete_policy", tag = "access",
+    params(Named),
+    responses((status = NO_CONTENT, description = "It is removed."), DeleteOfProject))]
 pub(super) async fn delete_policy(
     State(app): Server,
     Authenticated(caller): Authenticated,

@@ -3,6 +3,7 @@
 mod access;
 mod body;
 mod caller;
+mod document;
 mod guard;
 mod health;
 mod login;
@@ -15,14 +16,15 @@ use crate::app::App;
 use axum::{
     Router,
     middleware::{from_fn, from_fn_with_state},
-    routing::{get, post},
 };
 use std::sync::Arc;
 use strongroom_api::routes;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
+pub use document::generated as openapi;
 pub use problem::Refusal;
 
-/// All routes, by path and the methods they take. The router is built from it, and so is the test that tries each without a credential.
+/// All routes, by path and the methods they take: what the metrics name, and what is tried without a credential. A test compares it with the router's own.
 pub const ROUTES: &[(&str, &[&str])] = &[
     (routes::LOGIN, &["POST"]),
     (routes::SESSION, &["GET"]),
@@ -35,31 +37,18 @@ pub const ROUTES: &[(&str, &[&str])] = &[
     (routes::ROLES, &["GET", "PUT", "DELETE"]),
     (routes::GRANTS, &["GET", "POST", "DELETE"]),
     (routes::POLICIES, &["GET", "PUT", "DELETE"]),
+    (routes::OPENAPI, &["GET"]),
     (routes::HEALTHZ, &["GET"]),
     (routes::READYZ, &["GET"]),
     (routes::METRICS, &["GET"]),
 ];
 
 /// Routes that need no credential.
-pub const OPEN: &[&str] = &[routes::LOGIN, routes::HEALTHZ, routes::READYZ, routes::METRICS];
+pub const OPEN: &[&str] = &[routes::LOGIN, routes::OPENAPI, routes::HEALTHZ, routes::READYZ, routes::METRICS];
 
 /// The router.
 pub fn router(app: Arc<App>) -> Router {
-    Router::new()
-        .route(routes::LOGIN, post(login::login))
-        .route(routes::SESSION, get(login::who_am_i))
-        .route(routes::SECRET, get(secrets::read).put(secrets::put).delete(secrets::delete))
-        .route(routes::SECRET_VERSIONS, get(secrets::versions))
-        .route(routes::SECRETS, get(secrets::list))
-        .route(routes::WATCH, post(watch::watch))
-        .route(routes::PROJECTS, get(access::projects).post(access::create_project))
-        .route(routes::CLUSTERS, get(access::clusters).post(access::create_cluster).delete(access::delete_cluster))
-        .route(routes::ROLES, get(access::roles).put(access::put_role).delete(access::delete_role))
-        .route(routes::GRANTS, get(access::grants).post(access::create_grant).delete(access::delete_grant))
-        .route(routes::POLICIES, get(access::policies).put(access::put_policy).delete(access::delete_policy))
-        .route(routes::HEALTHZ, get(health::healthz))
-        .route(routes::READYZ, get(health::readyz))
-        .route(routes::METRICS, get(health::metrics))
+    Router::from(routes())
         .fallback(problem::no_such_route)
         .method_not_allowed_fallback(problem::no_such_method)
         .with_state(app.clone())
@@ -67,4 +56,24 @@ pub fn router(app: Arc<App>) -> Router {
         .layer(from_fn_with_state(app.clone(), guard::detach))
         .layer(from_fn(guard::check_url))
         .layer(from_fn_with_state(app, guard::identify))
+}
+
+/// The handlers with their descriptions: router and OpenAPI document are made of the same.
+fn routes() -> OpenApiRouter<Arc<App>> {
+    document::described()
+        .routes(routes!(login::login))
+        .routes(routes!(login::who_am_i))
+        .routes(routes!(secrets::read, secrets::put, secrets::delete))
+        .routes(routes!(secrets::versions))
+        .routes(routes!(secrets::list))
+        .routes(routes!(watch::watch))
+        .routes(routes!(access::projects, access::create_project))
+        .routes(routes!(access::clusters, access::create_cluster, access::delete_cluster))
+        .routes(routes!(access::roles, access::put_role, access::delete_role))
+        .routes(routes!(access::grants, access::create_grant, access::delete_grant))
+        .routes(routes!(access::policies, access::put_policy, access::delete_policy))
+        .routes(routes!(document::document))
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
+        .routes(routes!(health::metrics))
 }

@@ -1,6 +1,6 @@
 //! `/api/v1/secret`, `/api/v1/secret/versions`, `/api/v1/secrets`.
 
-use super::{body::JsonBody, caller::Authenticated, problem::Refusal, query::Parameters};
+use super::{body::JsonBody, caller::Authenticated, document::errors, problem::Refusal, query::Parameters};
 use crate::{
     app::App,
     operations::secrets::{self as operations, Precondition},
@@ -14,38 +14,61 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use strongroom_api::{
-    ErrorCode,
-    secrets::{PutSecret, SecretValue},
+    ErrorCode, routes,
+    secrets::{PutResult, PutSecret, SecretList, SecretValue, SecretVersions},
 };
 use strongroom_core::{FieldName, FolderPath, SecretPath, VersionSelector};
+use utoipa::IntoParams;
 use uuid::Uuid;
 
+errors! {
+    Read: BadPath, Forbidden, NotFound, SecretDeleted, FieldNotFound, ProjectShredded;
+    Put: Forbidden, NotFound, ProjectShredded, VersionConflict, UnprocessableContent;
+    Delete: Forbidden, NotFound, SecretDeleted, ProjectShredded, VersionConflict;
+    Versions: Forbidden, NotFound, ProjectShredded;
+    List: Forbidden, NotFound, ProjectShredded, UnprocessableContent;
+}
+
 /// `?path=[&version=][&field=]`
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Which {
+    /// Which secret.
     path: SecretPath,
+    /// A version's number from 1, `current`, `previous`, `pending` or a free alias; `current` without one.
+    #[param(value_type = Option<VersionSelector>)]
     version: Option<String>,
+    /// One field of it.
     field: Option<FieldName>,
 }
 
 /// `?path=`
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Path {
+    /// Which secret.
     path: SecretPath,
 }
 
 /// `?folder=[&cursor=][&limit=]`
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Page {
+    /// What to list, with everything below it.
     folder: FolderPath,
+    /// Where the page starts: the page before it says so.
     cursor: Option<SecretPath>,
+    /// Most entries, 1 to 1,000; 100 without one. What lies outside is taken as the nearest.
     limit: Option<u32>,
 }
 
 /// Releases a value.
+#[utoipa::path(get, path = routes::SECRET, operation_id = "read_secret", tag = "secrets",
+    params(Which),
+    responses((status = OK, description = "The value.", body = SecretValue, headers(("etag" = String))), Read))]
 pub(super) async fn read(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
@@ -64,6 +87,10 @@ pub(super) async fn read(
 }
 
 /// Puts a version.
+#[utoipa::path(put, path = routes::SECRET, operation_id = "put_secret", tag = "secrets",
+    params(Path, ("if-match" = Option<String>, Header, description = "Only if this version is current: its number in quotes.", pattern = "^\"[1-9][0-9]*\"$"),
+        ("if-none-match" = Option<String>, Header, description = "Only if there is no current version: `*`.", pattern = "^[*]$")), request_body = PutSecret,
+    responses((status = OK, description = "The new version.", body = PutResult, headers(("etag" = String))), Put))]
 pub(super) async fn put(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
@@ -82,6 +109,10 @@ pub(super) async fn put(
 }
 
 /// Deletes a secret.
+#[utoipa::path(delete, path = routes::SECRET, operation_id = "delete_secret", tag = "secrets",
+    params(Path, ("if-match" = Option<String>, Header, description = "Only if this version is current: its number in quotes.", pattern = "^\"[1-9][0-9]*\"$"),
+        ("if-none-match" = Option<String>, Header, description = "Only if there is no current version: `*`.", pattern = "^[*]$")),
+    responses((status = NO_CONTENT, description = "It is deleted."), Delete))]
 pub(super) async fn delete(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
@@ -96,6 +127,9 @@ pub(super) async fn delete(
 }
 
 /// Lists a secret's versions.
+#[utoipa::path(get, path = routes::SECRET_VERSIONS, operation_id = "list_versions", tag = "secrets",
+    params(Path),
+    responses((status = OK, description = "The newest first.", body = SecretVersions), Versions))]
 pub(super) async fn versions(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
@@ -108,6 +142,9 @@ pub(super) async fn versions(
 }
 
 /// Lists a folder.
+#[utoipa::path(get, path = routes::SECRETS, operation_id = "list_secrets", tag = "secrets",
+    params(Page),
+    responses((status = OK, description = "One page.", body = SecretList), List))]
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,

@@ -1,6 +1,6 @@
 //! `/api/v1/watch`: server-sent events.
 
-use super::{body::JsonBody, caller::Authenticated, problem::Refusal};
+use super::{body::JsonBody, caller::Authenticated, document::errors, problem::Refusal};
 use crate::{
     app::App,
     operations::watch::{self as operations, Event, Stream},
@@ -14,9 +14,20 @@ use axum::{
 use bytes::Bytes;
 use futures_util::stream;
 use std::{convert::Infallible, fmt::Write as _, sync::Arc};
-use strongroom_api::watch::Watch;
+use strongroom_api::{routes, watch::Watch};
+
+errors! {
+    Errors: UnprocessableContent;
+}
 
 /// Streams changes until the session ends.
+#[utoipa::path(post, path = routes::WATCH, operation_id = "watch", tag = "secrets",
+    request_body = Watch,
+    responses(
+        (status = OK, content_type = "text/event-stream", body = String,
+            description = "Server-sent events: `change` (data: `Change`), `heartbeat` (no data, at least every 15 seconds) and `end` (data: `End`; the stream closes after it)."),
+        Errors,
+    ))]
 pub(super) async fn watch(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
