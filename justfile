@@ -11,7 +11,7 @@ dev *arguments:
     cargo run -- dev {{ arguments }}
 
 # Everything that must pass before a commit; what `.ci/run` does without a cluster.
-check: format-check lint deny test
+check: format-check lint deny test test-api
 
 # Format the code.
 format:
@@ -42,6 +42,10 @@ unused:
 # All tests that need no cluster; they start their own PostgreSQL.
 test *arguments:
     cargo test --workspace --locked {{ arguments }}
+
+# The API tried by its own OpenAPI document, with a fixed seed: about a minute. Needs Python 3 with venv, and PyPI once.
+test-api *arguments:
+    tests/schemathesis/run.sh {{ arguments }}
 
 # The cluster suite: needs a KUBECONFIG.
 test-cluster *arguments:

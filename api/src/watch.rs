@@ -30,6 +30,7 @@ pub struct Watched {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     /// The version the caller holds; 0 for none.
+    #[cfg_attr(feature = "openapi", schema(format = "uint64"))]
     pub held: u64,
 }
 
