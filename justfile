@@ -10,7 +10,7 @@ default:
 dev *arguments:
     cargo run -- dev {{ arguments }}
 
-# Everything that must pass before a commit; what `.ci/run` does without a cluster.
+# Everything that must pass before a commit; what `.ci/run` does without Go and without a cluster.
 check: format-check lint deny test test-api
 
 # Format the code.
@@ -24,7 +24,7 @@ format-check:
 # Clippy, warnings denied; the command line program also as it is released, without `dev`.
 lint:
     cargo clippy --workspace --all-targets --locked -- -D warnings
-    cargo clippy -p strongroom-tests --test cluster --locked -- -D warnings
+    cargo clippy -p strongroom-tests --test cluster --test kms --locked -- -D warnings
     cargo clippy -p strongroom-cli --no-default-features --locked -- -D warnings
 
 # Licences, sources, and the crates' directions. Not advisories, whose database must be fetched: that belongs to a release.
@@ -39,13 +39,21 @@ duplicates:
 unused:
     cargo machete
 
-# All tests that need no cluster; they start their own PostgreSQL.
+# All tests that need neither Go nor a cluster; they start their own PostgreSQL.
 test *arguments:
     cargo test --workspace --locked {{ arguments }}
 
-# The API tried by its own OpenAPI document, with a fixed seed: about a minute. Needs Python 3 with venv, and PyPI once.
-test-api *arguments:
-    tests/schemathesis/run.sh {{ arguments }}
+# The KMS suite, with a real plugin: needs Go.
+test-kms *arguments:
+    cargo test -p strongroom-tests --test kms --locked {{ arguments }}
+# Fuzz one target: envelope, session, token, share, path, principal, payload or put_secret; a minute, or as `-max_total_time` says. Needs nightly and
+# cargo-fuzz. What it finds interesting stays in fuzz/corpus, which the ordinary tests replay: commit only what `fuzz-minimize` leaves.
+fuzz target *arguments="-max_total_time=60":
+    cargo +nightly fuzz run {{ target }} -- {{ arguments }}
+
+# Leave of a target's corpus the smallest set that reaches as much.
+fuzz-minimize target:
+    cargo +nightly fuzz cmin {{ target }}
 
 # The cluster suite: needs a KUBECONFIG.
 test-cluster *arguments:

@@ -26,7 +26,7 @@ const READS: usize = 20_000;
 const WRITES: usize = 5_000;
 
 fn main() -> Result<()> {
-    process::harden();
+    process::harden(process::CoreDumps::Off);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match std::env::args().nth(1).as_deref() {
         Some("--serve") => runtime.block_on(serve(Path::new(&std::env::args().nth(2).context("a settings file")?))),
@@ -56,6 +56,7 @@ async fn measure() -> Result<()> {
         listen: "127.0.0.1".into(),
         database_url: Some(SecretBytes::from(postgres.url())),
         database_ca: None,
+        anchor_config_map: None,
         agent_image: "none".into(),
     };
     init.run(&SystemClock)?;

@@ -3,8 +3,9 @@
 use crate::{
     clusters::ClusterVerb,
     connection::ConnectionOptions,
+    export,
     failure::{Exit, Failure},
-    get, grants,
+    get, grants, import,
     output::{Output, Printer},
     policies::PolicyVerb,
     projects::ProjectVerb,
@@ -20,7 +21,8 @@ Where the server is, and who you are, comes from one place: --profile, or --serv
 environment (STRONGROOM_PROFILE, or STRONGROOM_SERVER with STRONGROOM_CA). A token is never an argument, because other users of the machine can \
 see arguments: it comes from --token-file, STRONGROOM_TOKEN, STRONGROOM_TOKEN_FILE or the profile.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused (401, 403), 4 not found, 5 conflict, 6 unavailable.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused (401, 403), 4 not found, 5 conflict, 6 unavailable, 7 done but \
+for what was left out (import, export), 8 nothing done because of problems (import).
 
 Example: strongroom --server https://strongroom.example:8443 --ca ca.crt --token-file token get payments/db#password";
 
@@ -54,6 +56,13 @@ enum Verb {
     Delete(secrets::DeleteArguments),
     /// Show a secret's versions, without values.
     History(secrets::HistoryArguments),
+    /// Import secrets from elsewhere; --dry-run shows what would be done. Nothing is overwritten unasked.
+    Import {
+        #[command(subcommand)]
+        source: import::Source,
+    },
+    /// Export the current versions of a folder's secrets, sealed to age recipients.
+    Export(export::Arguments),
     /// Projects: the first segment of a path, the unit of tenancy.
     Project {
         #[command(subcommand)]
@@ -114,6 +123,8 @@ impl Command {
             Verb::List(arguments) => secrets::list(&arguments, &connection, &printer).await,
             Verb::Delete(arguments) => secrets::delete(&arguments, &connection, &printer).await,
             Verb::History(arguments) => secrets::history(&arguments, &connection, &printer).await,
+            Verb::Import { source } => import::run(source, &connection, &printer).await,
+            Verb::Export(arguments) => export::run(&arguments, &connection, &printer).await,
             Verb::Project { verb } => verb.run(&connection, &printer).await,
             Verb::Cluster { verb } => verb.run(&connection, &printer).await,
             Verb::Role { verb } => verb.run(&connection, &printer).await,

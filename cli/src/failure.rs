@@ -21,6 +21,10 @@ pub(crate) enum Exit {
     Conflict = 5,
     /// No answer, or the server cannot serve now.
     Unavailable = 6,
+    /// Done, but something was left out: it exists already, could not be read, or had a problem that was to be skipped.
+    Partly = 7,
+    /// What was to be imported has problems. Nothing was changed.
+    Problems = 8,
 }
 
 /// Why a command did not do what it was asked.
@@ -59,6 +63,23 @@ impl Failure {
     /// The same failure in words that fit the command.
     pub(crate) fn instead(self, what: impl fmt::Display, remedy: impl fmt::Display) -> Self {
         Self { what: what.to_string(), remedy: Some(remedy.to_string()), ..self }
+    }
+
+    /// The same failure, behind how far it came.
+    pub(crate) fn after(self, how_far: impl fmt::Display) -> Self {
+        Self { what: format!("{how_far}: {}", self.what), ..self }
+    }
+
+    /// What, what to do and the request's id, for a list of failures.
+    pub(crate) fn in_one_line(&self) -> String {
+        let mut text = self.what.clone();
+        for part in
+            [self.remedy.clone(), self.request.as_ref().map(|id| format!("request id: {id}"))].into_iter().flatten()
+        {
+            text += "; ";
+            text += &part;
+        }
+        text
     }
 
     /// Prints the failure to standard error. A reader of our output that went away is told nothing.

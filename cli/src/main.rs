@@ -8,9 +8,11 @@ mod command;
 mod connection;
 #[cfg(feature = "dev")]
 mod dev;
+mod export;
 mod failure;
 mod get;
 mod grants;
+mod import;
 mod input;
 mod output;
 mod policies;

@@ -45,6 +45,14 @@ impl Printer {
         }
     }
 
+    /// One line of JSON, for programs that read while it goes on.
+    pub(crate) fn line(self, whole: &impl Serialize) -> Result<(), Failure> {
+        debug_assert!(self.is_json());
+        let mut text = serde_json::to_vec(whole).map_err(|error| Failure::new(Exit::Failed, error))?;
+        text.push(b'\n');
+        write(&text)
+    }
+
     /// A list: a row for each item, or an array. An empty one says so on standard error.
     pub(crate) fn list<T: Serialize>(
         self,
@@ -117,6 +125,11 @@ pub(crate) fn moment(at: OffsetDateTime) -> String {
 /// Text that cannot move the cursor or rewrite what stands before it: names and reasons were written by others.
 pub(crate) fn plain(text: &str) -> String {
     text.chars().map(|c| if is_harmless(c) { c } else { '\u{fffd}' }).collect()
+}
+
+/// How many there are of something whose plural ends in s.
+pub(crate) fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 /// Neither a control character nor one that turns the direction of text.

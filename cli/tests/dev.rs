@@ -213,6 +213,7 @@ fn a_production_database_is_refused_and_left_as_it_is() {
         // Given twice it would be refused.
         database_url: (!variable_is_set).then(|| SecretBytes::from(postgres.url())),
         database_ca: None,
+        anchor_config_map: None,
         agent_image: "none".to_owned(),
     }
     .run(&SystemClock)

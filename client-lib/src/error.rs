@@ -32,7 +32,7 @@ pub enum ErrorKind {
     NotFound,
     /// 409 and 412: it exists, or its version is another.
     Conflict,
-    /// 400, 405, 413, 415 and 422: the request is wrong.
+    /// 400, 405, 413, 415, 422 and 428: the request is wrong.
     BadRequest,
     /// 429, 502, 503 and 504: try again later.
     Unavailable,
@@ -144,7 +144,7 @@ fn kind_of(status: StatusCode) -> ErrorKind {
         403 => ErrorKind::Forbidden,
         404 => ErrorKind::NotFound,
         409 | 412 => ErrorKind::Conflict,
-        400 | 405 | 413 | 415 | 422 => ErrorKind::BadRequest,
+        400 | 405 | 413 | 415 | 422 | 428 => ErrorKind::BadRequest,
         429 | 502 | 503 | 504 => ErrorKind::Unavailable,
         500..=599 => ErrorKind::Server,
         _ => ErrorKind::Protocol,

@@ -26,6 +26,7 @@ mod access;
 mod builder;
 mod client;
 mod error;
+mod metadata;
 mod retry;
 mod secrets;
 mod session;

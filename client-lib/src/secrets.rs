@@ -1,12 +1,19 @@
-//! Secrets: read, put, delete, list.
+//! Secrets: read, put, patch, generate, delete, list.
 
-use crate::{client::Client, error::Error, transport::Call};
-use http::{HeaderValue, Method, header};
-use strongroom_api::{
-    routes,
-    secrets::{PutResult, PutSecret, SecretList, SecretValue, SecretVersions},
+use crate::{
+    client::Client,
+    error::{Error, ErrorKind},
+    transport::Call,
 };
-use strongroom_core::{FolderPath, Payload, Reference, SecretPath, VersionSelector};
+use http::{HeaderValue, Method, header};
+use std::collections::BTreeMap;
+use strongroom_api::{
+    SecretText,
+    generate::Generate,
+    routes,
+    secrets::{PatchSecret, PutResult, PutSecret, SecretList, SecretValue, SecretVersions},
+};
+use strongroom_core::{FieldName, FolderPath, Payload, Reference, SecretBytes, SecretPath, VersionSelector};
 use time::OffsetDateTime;
 
 /// A value and which version it is.
@@ -27,6 +34,10 @@ pub struct PutOptions {
     pub if_version: Option<u64>,
     /// Why, for people; at most 256 characters. Not for secrets.
     pub reason: Option<String>,
+    /// Put it as `pending`, to be activated later by [`Client::point_alias`]; `current` stays.
+    pub pending: bool,
+    /// When the secret stops being readable; `Some(None)`: never. With `None` it stays, but that a secret that has expired is readable again.
+    pub expires_at: Option<Option<OffsetDateTime>>,
 }
 
 impl Client {
@@ -51,24 +62,63 @@ impl Client {
     /// Puts a new version. With `if_version` it may be repeated after a lost answer: a conflict then says that the first try was carried out.
     pub async fn put(&self, path: &SecretPath, payload: Payload, options: PutOptions) -> Result<PutResult, Error> {
         let expected = payload_size(&payload);
-        let call = Call::new(Method::PUT, routes::SECRET)
-            .query("path", path.as_str())
-            .json(&PutSecret::new(payload, options.reason), expected)?;
-        let call = match options.if_version {
-            None => call,
-            Some(0) => call.header(header::IF_NONE_MATCH, HeaderValue::from_static("*")),
-            Some(version) => {
-                let tag =
-                    HeaderValue::try_from(format!("\"{version}\"")).expect("digits and quotes are a header value");
-                call.header(header::IF_MATCH, tag)
-            }
+        let body = PutSecret {
+            activate: !options.pending,
+            expires_at: options.expires_at,
+            ..PutSecret::new(payload, options.reason)
         };
-        self.call(call).await?.json()
+        let call = Call::new(Method::PUT, routes::SECRET).query("path", path.as_str()).json(&body, expected)?;
+        self.call(conditional(call, options.if_version)).await?.json()
+    }
+
+    /// Puts a new version made of the current one's fields and these; `None` removes a field. The caller needs not be allowed to read the secret.
+    pub async fn patch(
+        &self,
+        path: &SecretPath,
+        fields: BTreeMap<FieldName, Option<SecretBytes>>,
+        options: PutOptions,
+    ) -> Result<PutResult, Error> {
+        let expected = 1024 + fields.values().flatten().map(|value| 2 * value.len() + 64).sum::<usize>();
+        let mut texts = BTreeMap::new();
+        for (name, value) in fields {
+            let text = value.map(|value| SecretText::from_bytes(value).ok_or_else(not_text)).transpose()?;
+            texts.insert(name, text);
+        }
+        let body = PatchSecret { fields: texts, reason: options.reason };
+        let call = Call::new(Method::PATCH, routes::SECRET).query("path", path.as_str()).json(&body, expected)?;
+        let call = call.header(header::CONTENT_TYPE, HeaderValue::from_static("application/merge-patch+json"));
+        self.call(conditional(call, options.if_version)).await?.json()
+    }
+
+    /// Puts a new version with a value that the server makes; nobody has seen it.
+    pub async fn generate(
+        &self,
+        path: &SecretPath,
+        request: &Generate,
+        if_version: Option<u64>,
+    ) -> Result<PutResult, Error> {
+        let call = Call::new(Method::POST, routes::SECRET_GENERATE).query("path", path.as_str()).json(request, 1024)?;
+        self.call(conditional(call, if_version)).await?.json()
     }
 
     /// Deletes a secret; its versions stay and a new put brings it back.
     pub async fn delete(&self, path: &SecretPath) -> Result<(), Error> {
         self.call(Call::new(Method::DELETE, routes::SECRET).query("path", path.as_str())).await.map(drop)
+    }
+
+    /// Deletes one version. None that an alias other than `previous` points at.
+    pub async fn delete_version(&self, path: &SecretPath, version: u64) -> Result<(), Error> {
+        let call = Call::new(Method::DELETE, routes::SECRET).query("path", path.as_str());
+        self.call(call.query("version", &version.to_string())).await.map(drop)
+    }
+
+    /// Brings a deleted secret back, or one deleted version of it.
+    pub async fn undelete(&self, path: &SecretPath, version: Option<u64>) -> Result<(), Error> {
+        let mut call = Call::new(Method::POST, routes::SECRET_UNDELETE).query("path", path.as_str());
+        if let Some(version) = version {
+            call = call.query("version", &version.to_string());
+        }
+        self.call(call).await.map(drop)
     }
 
     /// One page of the secrets in a folder and below that the caller may list. The next page starts at the last one's `next_cursor`.
@@ -82,8 +132,43 @@ impl Client {
 
     /// A secret's newest versions, without values.
     pub async fn versions(&self, path: &SecretPath) -> Result<SecretVersions, Error> {
-        self.call(Call::new(Method::GET, routes::SECRET_VERSIONS).query("path", path.as_str())).await?.json()
+        self.versions_before(path, None, None).await
     }
+
+    /// A page of a secret's versions, the newest first: those below `before`, at most `limit` (100 where nothing is said).
+    pub async fn versions_before(
+        &self,
+        path: &SecretPath,
+        before: Option<u64>,
+        limit: Option<u32>,
+    ) -> Result<SecretVersions, Error> {
+        let mut call = Call::new(Method::GET, routes::SECRET_VERSIONS).query("path", path.as_str());
+        if let Some(before) = before {
+            call = call.query("before", &before.to_string());
+        }
+        if let Some(limit) = limit {
+            call = call.query("limit", &limit.to_string());
+        }
+        self.call(call).await?.json()
+    }
+}
+
+/// Makes a call conditional on the current version; 0: on there being none.
+fn conditional(call: Call, if_version: Option<u64>) -> Call {
+    match if_version {
+        None => call,
+        Some(0) => call.header(header::IF_NONE_MATCH, HeaderValue::from_static("*")),
+        Some(version) => call.header(header::IF_MATCH, tag(&version.to_string())),
+    }
+}
+
+/// An entity tag as a header.
+pub(crate) fn tag(text: &str) -> HeaderValue {
+    HeaderValue::try_from(format!("\"{text}\"")).expect("letters, digits and quotes are a header value")
+}
+
+fn not_text() -> Error {
+    Error::new(ErrorKind::BadArgument, "a field's value is not UTF-8 text; nothing was sent")
 }
 
 /// A bound of the body's usual size, so that its buffer rarely moves.

@@ -76,6 +76,8 @@ actions! {
     WhoAmI = "who-am-i",
     /// A secret comes near its expiry, or expired. The server's own, audited, never granted.
     Expire = "expire",
+    /// Access rows are checked against their manifests and the anchor. The server's own, audited, never granted.
+    Verify = "verify",
     /// A step of the server's own on keys: a rotation, a rewrap. Audited, never granted.
     Rotate = "rotate",
 }

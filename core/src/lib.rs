@@ -8,6 +8,8 @@ mod action;
 mod audit;
 mod bytes;
 mod clock;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod id;
 mod identity;
 mod metadata;

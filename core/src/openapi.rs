@@ -3,7 +3,9 @@
 //! A pattern takes what the type's `parse` takes, without look-around, so that every engine reads it the same; the suite compares the two. Only what
 //! a pattern cannot say well (an alias is no number) is wider than the rule.
 
-use crate::{AliasName, FieldName, FolderPath, ProjectName, Reference, Scope, SecretPath, VersionSelector};
+use crate::{
+    AliasName, FieldName, FolderPath, Labels, Owner, ProjectName, Reference, Scope, SecretPath, VersionSelector,
+};
 use std::borrow::Cow;
 use utoipa::{
     PartialSchema, ToSchema,
@@ -45,6 +47,8 @@ texts! {
         "A free name that points at a version; not a number, nor `current`, `previous` or `pending`.";
     VersionSelector: 128, format!("^{NAME}$"), "previous",
         "A version's number from 1, `current`, `previous`, `pending`, or a free alias.";
+    Owner: 128, r"^[A-Za-z0-9._:@/+-]+$".to_owned(), "team:payments",
+        "Who answers for a secret.";
     Reference: 770, format!("^{NAME}(?:/{SEGMENT})+(?:#{NAME})?(?:@{NAME})?$"), "payments/db#password@previous",
         "`project/name[#field][@version]`.";
 }
@@ -60,6 +64,19 @@ impl PartialSchema for Scope {
 }
 
 impl ToSchema for Scope {}
+
+impl PartialSchema for Labels {
+    fn schema() -> RefOr<Schema> {
+        let value = ObjectBuilder::new().schema_type(Type::String).max_length(Some(256));
+        ObjectBuilder::new()
+            .additional_properties(Some(Schema::from(value)))
+            .max_properties(Some(crate::MAX_LABELS))
+            .description(Some("Labels by key: at most 128 characters of `A-Z a-z 0-9 . _ / -`."))
+            .into()
+    }
+}
+
+impl ToSchema for Labels {}
 
 fn text(max: usize, pattern: String, example: &str, meaning: &str) -> Object {
     ObjectBuilder::new()

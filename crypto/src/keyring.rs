@@ -3,7 +3,7 @@
 use crate::key::{KEY_LENGTH, Key};
 use crate::mac::{MacKeys, Purpose, hmac_key};
 use crate::names::{Names, ProjectKeyNames, PurposeKeyNames, RootWrapped};
-use crate::root::{ProviderError, RootKeyProvider};
+use crate::provider::{ProviderError, RootKeyProvider, RootKeys};
 use crate::seal::{EnvelopeError, open_key, seal};
 use crate::wrapped::{KeyState, WrappedKeyring, WrappedProjectKey, WrappedPurposeKey, WrappedTerm};
 use ring::hmac;
@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use strongroom_core::{InstanceId, ProjectId, SecretBytes};
+use subtle::ConstantTimeEq;
 use thiserror::Error;
 
 /// Why a keyring or a project key does not open.
@@ -22,6 +23,8 @@ pub enum KeyringError {
     WrongRootKey {
         /// Whose database it is.
         instance: InstanceId,
+        /// What the provider said.
+        source: ProviderError,
     },
     /// The root key's provider failed.
     #[error("the root key's provider failed with {what}")]
@@ -57,6 +60,13 @@ pub enum KeyringError {
     },
 }
 
+impl KeyringError {
+    /// Whether only the root key's provider is away, so that asking again later may help.
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, Self::Provider { source: ProviderError::Unavailable(_), .. })
+    }
+}
+
 /// The key that authenticates the keyring's own rows: what is opened first, so that no row of the keyring is used before it was verified.
 pub struct KeyringMac {
     instance: InstanceId,
@@ -65,11 +75,17 @@ pub struct KeyringMac {
 
 impl KeyringMac {
     /// Unwraps the key. Fails with [`KeyringError::WrongRootKey`] where this root key did not make this database's keyring.
-    pub fn open(root: &dyn RootKeyProvider, instance: InstanceId, wrapped: &[u8]) -> Result<Self, KeyringError> {
-        let key = root_unwrap(root, RootWrapped::KeyringMacKey { instance }, wrapped).map_err(|error| match error {
-            // The first thing the root key is tried on: it is not the one, or the database is another instance's.
-            KeyringError::Damaged { source: EnvelopeError::OtherKeyOrNames, .. } => {
-                KeyringError::WrongRootKey { instance }
+    pub async fn open(root: &dyn RootKeyProvider, instance: InstanceId, wrapped: &[u8]) -> Result<Self, KeyringError> {
+        let opened = root_unwrap(root, RootWrapped::KeyringMacKey { instance }, wrapped).await;
+        let key = opened.map_err(|error| match error {
+            // The first thing the root key is tried on: it is not the one, or the database is another instance's. No envelope at all is what another
+            // kind of provider made.
+            KeyringError::Damaged {
+                source: source @ (EnvelopeError::OtherKeyOrNames | EnvelopeError::NotAnEnvelope),
+                ..
+            } => KeyringError::WrongRootKey { instance, source: source.into() },
+            KeyringError::Provider { source: source @ ProviderError::NotItsOwn(_), .. } => {
+                KeyringError::WrongRootKey { instance, source }
             }
             other => other,
         })?;
@@ -100,43 +116,46 @@ impl Keyring {
     /// Makes a new instance's keyring: term 1, and generation 1 of each purpose, all from the system's random generator.
     ///
     /// It is written down by the caller, in one transaction and only where there is no keyring yet.
-    pub fn create(root: &dyn RootKeyProvider, instance: InstanceId) -> Result<(Self, WrappedKeyring), KeyringError> {
-        let mac_key = root_wrap(root, RootWrapped::KeyringMacKey { instance }, &Key::generate())?;
+    pub async fn create(
+        root: &dyn RootKeyProvider,
+        instance: InstanceId,
+    ) -> Result<(Self, WrappedKeyring), KeyringError> {
+        let mac_key = root_wrap(root, RootWrapped::KeyringMacKey { instance }, &Key::generate()).await?;
         let term_key = Key::generate();
-        let term = root_wrap(root, RootWrapped::Term { instance, term: 1 }, &term_key)?;
+        let term = root_wrap(root, RootWrapped::Term { instance, term: 1 }, &term_key).await?;
         let wrapped = WrappedKeyring {
             mac_key,
             terms: vec![WrappedTerm { term: 1, state: KeyState::Active, wrapped: term }],
             purpose_keys: Purpose::ALL.map(|purpose| new_purpose_key(instance, purpose, &term_key)).into(),
         };
         // Opened the way a start opens it: what does not open again is never written down.
-        let mac = KeyringMac::open(root, instance, &wrapped.mac_key)?;
-        let keyring = Self::open(root, mac, &wrapped.terms, &wrapped.purpose_keys)?;
+        let mac = KeyringMac::open(root, instance, &wrapped.mac_key).await?;
+        let keyring = Self::open(root, mac, &wrapped.terms, &wrapped.purpose_keys).await?;
         Ok((keyring, wrapped))
     }
 
     /// Opens a keyring from its rows, which the caller verified with `mac`.
-    pub fn open(
+    pub async fn open(
         root: &dyn RootKeyProvider,
         mac: KeyringMac,
         terms: &[WrappedTerm],
         purpose_keys: &[WrappedPurposeKey],
     ) -> Result<Self, KeyringError> {
-        Self::open_knowing(root, mac, terms, purpose_keys, &BTreeMap::new())
+        Self::open_knowing(root, mac, terms, purpose_keys, &BTreeMap::new()).await
     }
 
     /// The keyring after its rows changed. The root key's provider is asked only for terms that this one does not hold.
-    pub fn follow(
+    pub async fn follow(
         &self,
         root: &dyn RootKeyProvider,
         terms: &[WrappedTerm],
         purpose_keys: &[WrappedPurposeKey],
     ) -> Result<Self, KeyringError> {
         let mac = KeyringMac { instance: self.mac.instance, key: self.mac.key.clone() };
-        Self::open_knowing(root, mac, terms, purpose_keys, &self.terms)
+        Self::open_knowing(root, mac, terms, purpose_keys, &self.terms).await
     }
 
-    fn open_knowing(
+    async fn open_knowing(
         root: &dyn RootKeyProvider,
         mac: KeyringMac,
         terms: &[WrappedTerm],
@@ -150,7 +169,7 @@ impl Keyring {
             let names = RootWrapped::Term { instance, term: term.term };
             let key = match known.get(&term.term) {
                 Some(key) => key.clone(),
-                None => Arc::new(root_unwrap(root, names, &term.wrapped)?),
+                None => Arc::new(root_unwrap(root, names, &term.wrapped).await?),
             };
             opened.insert(term.term, key);
         }
@@ -287,19 +306,35 @@ fn only_active(what: &str, keys: impl Iterator<Item = (KeyState, i32)>) -> Resul
     }
 }
 
+/// Wraps anew by the current provider what [`RootKeys::needs_rewrap`] says it of, and shows that it opens again before it is given out.
+///
+/// The caller verifies the row that `wrapped` and `names` come from, and replaces it only where it is still as it was read.
+pub async fn rewrap(root: &RootKeys, names: RootWrapped, wrapped: &[u8]) -> Result<Vec<u8>, KeyringError> {
+    let key = root_unwrap(root, names, wrapped).await?;
+    let rewrapped = root_wrap(root, names, &key).await?;
+    let again = root_unwrap(root, names, &rewrapped).await?;
+    if bool::from(again.expose().ct_eq(key.expose())) {
+        Ok(rewrapped)
+    } else {
+        Err(KeyringError::Damaged { what: what(names), source: EnvelopeError::UnexpectedContent })
+    }
+}
+
 /// Wraps a key by the root. The plaintext embeds the names before the key, because not every provider has associated data (KMS v2 has none).
-fn root_wrap(root: &dyn RootKeyProvider, names: RootWrapped, key: &Key) -> Result<Vec<u8>, KeyringError> {
+async fn root_wrap(root: &dyn RootKeyProvider, names: RootWrapped, key: &Key) -> Result<Vec<u8>, KeyringError> {
     let embedded = names.encode();
     let mut plaintext = Vec::with_capacity(embedded.len() + KEY_LENGTH);
     plaintext.extend_from_slice(&embedded);
     plaintext.extend_from_slice(key.expose());
     root.wrap(names, &SecretBytes::new(plaintext))
+        .await
         .map_err(|source| KeyringError::Provider { what: what(names), source })
 }
 
-fn root_unwrap(root: &dyn RootKeyProvider, names: RootWrapped, wrapped: &[u8]) -> Result<Key, KeyringError> {
-    let plaintext = root.unwrap(names, wrapped).map_err(|error| match error {
+async fn root_unwrap(root: &dyn RootKeyProvider, names: RootWrapped, wrapped: &[u8]) -> Result<Key, KeyringError> {
+    let plaintext = root.unwrap(names, wrapped).await.map_err(|error| match error {
         ProviderError::Envelope(source) => KeyringError::Damaged { what: what(names), source },
+        source => KeyringError::Provider { what: what(names), source },
     })?;
     // Exposed to become a key, in a buffer that is wiped as well.
     let key = plaintext.expose_bytes().strip_prefix(&names.encode()[..]).and_then(Key::from_slice);
@@ -313,18 +348,19 @@ fn what(names: RootWrapped) -> String {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 impl Keyring {
     /// A keyring of known keys, for known answers.
     pub(crate) fn fixed(instance: InstanceId) -> Self {
-        let key = |byte| Key::from_slice(&[byte; KEY_LENGTH]).unwrap();
+        let key = |byte| Key::from_slice(&[byte; KEY_LENGTH]).expect("it has the length of a key");
         let purpose = |purpose| match purpose {
             Purpose::RowMac => 0x21,
             Purpose::Token => 0x22,
             Purpose::Session => 0x23,
             Purpose::Audit => 0x24,
         };
-        let keys = |of| MacKeys::new(1, BTreeMap::from([(1, hmac_key(&key(purpose(of))))])).unwrap();
+        let keys =
+            |of| MacKeys::new(1, BTreeMap::from([(1, hmac_key(&key(purpose(of))))])).expect("generation 1 is there");
         Self {
             mac: KeyringMac { instance, key: hmac_key(&key(0x20)) },
             active_term: 1,
@@ -338,8 +374,10 @@ impl Keyring {
 mod tests {
     use super::*;
     use crate::mac::sign;
+    use crate::provider::ProviderAnswer;
     use crate::root::RootKey;
-    use crate::testing::{INSTANCE, PROJECT};
+    use crate::testing::{INSTANCE, PROJECT, now};
+    use std::sync::Arc;
     use uuid::Uuid;
 
     static_assertions::assert_not_impl_any!(Keyring: Clone, fmt::Display);
@@ -348,14 +386,14 @@ mod tests {
     static_assertions::assert_impl_all!(Keyring: Send, Sync);
 
     fn open(root: &RootKey, instance: InstanceId, wrapped: &WrappedKeyring) -> Result<Keyring, KeyringError> {
-        let mac = KeyringMac::open(root, instance, &wrapped.mac_key)?;
-        Keyring::open(root, mac, &wrapped.terms, &wrapped.purpose_keys)
+        let mac = now(KeyringMac::open(root, instance, &wrapped.mac_key))?;
+        now(Keyring::open(root, mac, &wrapped.terms, &wrapped.purpose_keys))
     }
 
     #[test]
     fn a_keyring_opens_again_with_the_same_keys() {
         let root = RootKey::generate();
-        let (made, wrapped) = Keyring::create(&root, INSTANCE).unwrap();
+        let (made, wrapped) = now(Keyring::create(&root, INSTANCE)).unwrap();
         let opened = open(&root, INSTANCE, &wrapped).unwrap();
         for purpose in Purpose::ALL {
             let hash = |keyring: &Keyring| sign(keyring.mac_keys(purpose).active().1, "x", INSTANCE, b"x");
@@ -368,7 +406,7 @@ mod tests {
 
     #[test]
     fn the_purposes_have_different_keys() {
-        let (keyring, _) = Keyring::create(&RootKey::generate(), INSTANCE).unwrap();
+        let (keyring, _) = now(Keyring::create(&RootKey::generate(), INSTANCE)).unwrap();
         let hashes = Purpose::ALL.map(|purpose| sign(keyring.mac_keys(purpose).active().1, "x", INSTANCE, b"x"));
         assert_eq!(std::collections::BTreeSet::from(hashes).len(), Purpose::ALL.len());
     }
@@ -376,7 +414,7 @@ mod tests {
     #[test]
     fn another_root_key_or_another_instance_is_refused_by_name() {
         let root = RootKey::generate();
-        let (_, wrapped) = Keyring::create(&root, INSTANCE).unwrap();
+        let (_, wrapped) = now(Keyring::create(&root, INSTANCE)).unwrap();
         let error = open(&RootKey::generate(), INSTANCE, &wrapped).unwrap_err();
         assert_eq!(
             error.to_string(),
@@ -384,14 +422,14 @@ mod tests {
         );
         let other = InstanceId(Uuid::from_u128(2));
         assert!(
-            matches!(open(&root, other, &wrapped), Err(KeyringError::WrongRootKey { instance }) if instance == other)
+            matches!(open(&root, other, &wrapped), Err(KeyringError::WrongRootKey { instance, .. }) if instance == other)
         );
     }
 
     #[test]
     fn each_wrapped_key_is_bound_to_its_place() {
         let root = RootKey::generate();
-        let (keyring, wrapped) = Keyring::create(&root, INSTANCE).unwrap();
+        let (keyring, wrapped) = now(Keyring::create(&root, INSTANCE)).unwrap();
         let damaged = |change: &dyn Fn(&mut WrappedKeyring)| {
             let mut wrapped = wrapped.clone();
             change(&mut wrapped);
@@ -419,7 +457,7 @@ mod tests {
     #[test]
     fn a_keyring_needs_exactly_one_active_key_of_each_kind_and_all_terms() {
         let root = RootKey::generate();
-        let (_, wrapped) = Keyring::create(&root, INSTANCE).unwrap();
+        let (_, wrapped) = now(Keyring::create(&root, INSTANCE)).unwrap();
         let refused = |change: &dyn Fn(&mut WrappedKeyring)| {
             let mut wrapped = wrapped.clone();
             change(&mut wrapped);
@@ -449,24 +487,59 @@ mod tests {
         const ANY: RootWrapped = RootWrapped::Term { instance: InstanceId(Uuid::nil()), term: 0 };
 
         impl RootKeyProvider for Forgetful {
-            fn wrap(&self, _: RootWrapped, plaintext: &SecretBytes) -> Result<Vec<u8>, ProviderError> {
+            fn key_id(&self) -> Option<String> {
+                self.0.key_id()
+            }
+
+            fn wrap<'a>(&'a self, _: RootWrapped, plaintext: &'a SecretBytes) -> ProviderAnswer<'a, Vec<u8>> {
                 self.0.wrap(ANY, plaintext)
             }
 
-            fn unwrap(&self, _: RootWrapped, wrapped: &[u8]) -> Result<SecretBytes, ProviderError> {
+            fn unwrap<'a>(&'a self, _: RootWrapped, wrapped: &'a [u8]) -> ProviderAnswer<'a, SecretBytes> {
                 self.0.unwrap(ANY, wrapped)
+            }
+
+            fn is_current(&self, _: RootWrapped, wrapped: &[u8]) -> bool {
+                self.0.is_current(ANY, wrapped)
             }
         }
 
         let root = Forgetful(RootKey::generate());
-        let (_, wrapped) = Keyring::create(&root, INSTANCE).unwrap();
+        let (_, wrapped) = now(Keyring::create(&root, INSTANCE)).unwrap();
         let unexpected =
             |error| matches!(error, KeyringError::Damaged { source: EnvelopeError::UnexpectedContent, .. });
-        assert!(unexpected(KeyringMac::open(&root, INSTANCE, &wrapped.terms[0].wrapped).unwrap_err()));
-        assert!(unexpected(KeyringMac::open(&root, InstanceId(Uuid::nil()), &wrapped.mac_key).unwrap_err()));
-        let mac = KeyringMac::open(&root, INSTANCE, &wrapped.mac_key).unwrap();
+        assert!(unexpected(now(KeyringMac::open(&root, INSTANCE, &wrapped.terms[0].wrapped)).unwrap_err()));
+        assert!(unexpected(now(KeyringMac::open(&root, InstanceId(Uuid::nil()), &wrapped.mac_key)).unwrap_err()));
+        let mac = now(KeyringMac::open(&root, INSTANCE, &wrapped.mac_key)).unwrap();
         let moved = WrappedTerm { term: 2, ..wrapped.terms[0].clone() };
-        assert!(unexpected(Keyring::open(&root, mac, &[moved], &wrapped.purpose_keys).unwrap_err()));
+        assert!(unexpected(now(Keyring::open(&root, mac, &[moved], &wrapped.purpose_keys)).unwrap_err()));
+    }
+
+    #[test]
+    fn a_rewrapped_key_opens_under_the_new_root_alone_and_only_as_what_it_was() {
+        let (old, new) = (Arc::new(RootKey::generate()), Arc::new(RootKey::generate()));
+        let (_, wrapped) = now(Keyring::create(&*old, INSTANCE)).unwrap();
+        let both = RootKeys::new(new.clone(), Some(old));
+        let mac = RootWrapped::KeyringMacKey { instance: INSTANCE };
+        let term = RootWrapped::Term { instance: INSTANCE, term: 1 };
+        assert!(both.needs_rewrap(mac, &wrapped.mac_key) && both.needs_rewrap(term, &wrapped.terms[0].wrapped));
+        let mut rewrapped = wrapped.clone();
+        rewrapped.mac_key = now(rewrap(&both, mac, &wrapped.mac_key)).unwrap();
+        rewrapped.terms[0].wrapped = now(rewrap(&both, term, &wrapped.terms[0].wrapped)).unwrap();
+        assert!(!both.needs_rewrap(mac, &rewrapped.mac_key) && !both.needs_rewrap(term, &rewrapped.terms[0].wrapped));
+        assert!(open(&new, INSTANCE, &rewrapped).is_ok());
+        assert!(matches!(now(rewrap(&both, mac, &wrapped.terms[0].wrapped)), Err(KeyringError::Damaged { .. })));
+    }
+
+    #[test]
+    fn a_provider_that_is_away_or_of_another_kind_is_told_apart_from_a_damaged_row() {
+        let root = RootKey::generate();
+        let another_kind = now(KeyringMac::open(&root, INSTANCE, &[b'S'; 200])).unwrap_err();
+        assert!(matches!(another_kind, KeyringError::WrongRootKey { .. }), "{another_kind:?}");
+        let error = |source| KeyringError::Provider { what: "term 1".to_owned(), source };
+        assert!(error(ProviderError::Unavailable("away".into())).is_unavailable());
+        assert!(!error(ProviderError::Failed("refused".into())).is_unavailable());
+        assert!(!another_kind.is_unavailable());
     }
 
     #[test]

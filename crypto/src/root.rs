@@ -1,15 +1,19 @@
-//! Root keys: where the top of the hierarchy comes from. It is never in the database.
+//! Root keys that this process holds itself. They are never in the database.
 
 use crate::key::{KEY_LENGTH, Key};
+use crate::mac::hmac_key;
 use crate::names::RootWrapped;
-use crate::seal::{EnvelopeError, open, seal};
+use crate::provider::{ProviderAnswer, RootKeyProvider};
+use crate::seal::{open, seal};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use ring::hmac;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::File;
+use std::future::ready;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use strongroom_core::SecretBytes;
@@ -19,23 +23,8 @@ use zeroize::Zeroizing;
 /// The variable that [`RootKey::from_environment`] reads.
 pub const ROOT_KEY_VARIABLE: &str = "STRONGROOM_ROOT_KEY";
 
-/// A root key, or a service that holds it.
-pub trait RootKeyProvider: Send + Sync + fmt::Debug {
-    /// Wraps `plaintext`, bound to `names` where the provider has associated data. The plaintext embeds them too, for those that have none.
-    fn wrap(&self, names: RootWrapped, plaintext: &SecretBytes) -> Result<Vec<u8>, ProviderError>;
-
-    /// Unwraps what [`Self::wrap`] gave.
-    fn unwrap(&self, names: RootWrapped, wrapped: &[u8]) -> Result<SecretBytes, ProviderError>;
-}
-
-/// Why a provider did not wrap or unwrap.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum ProviderError {
-    /// The envelope does not open under this root key.
-    #[error(transparent)]
-    Envelope(#[from] EnvelopeError),
-}
+/// Domain of the fingerprint.
+const KEY_ID_LABEL: &[u8] = b"strongroom/root-key-id/1";
 
 /// Why there is no root key. The key's bytes are never part of a message.
 #[derive(Debug, Error)]
@@ -122,7 +111,7 @@ pub enum RootKeyError {
 }
 
 /// A root key that this process holds itself: from a file, or for development from the environment.
-pub struct RootKey(Key);
+pub struct RootKey(pub(crate) Key);
 
 impl RootKey {
     /// Reads the key file: exactly 32 raw bytes. Links are followed, as the files of a Kubernetes Secret volume are links.
@@ -158,6 +147,11 @@ impl RootKey {
 
     /// Makes a key file with mode 0400 and 32 bytes from the system's random generator. It never overwrites: [`RootKeyError::Exists`].
     pub fn create_file(path: &Path) -> Result<(), RootKeyError> {
+        Self::generate().write_file(path)
+    }
+
+    /// Writes this key, combined from recovery shares, into a new file with mode 0400. It never overwrites: [`RootKeyError::Exists`].
+    pub fn write_file(&self, path: &Path) -> Result<(), RootKeyError> {
         let io = |source| RootKeyError::Io { path: path.into(), source };
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let file = rustix::fs::open(path, flags, Mode::RUSR).map_err(|errno| match errno {
@@ -165,7 +159,7 @@ impl RootKey {
             errno => io(errno.into()),
         })?;
         let mut file = File::from(file);
-        file.write_all(Key::generate().expose()).map_err(io)?;
+        file.write_all(self.0.expose()).map_err(io)?;
         // A key that a power cut can take back would leave a database that nothing opens.
         file.sync_all().map_err(io)?;
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -201,14 +195,26 @@ impl RootKey {
 }
 
 impl RootKeyProvider for RootKey {
-    /// Construction and nonce rule: the envelope of `seal.rs`.
-    fn wrap(&self, names: RootWrapped, plaintext: &SecretBytes) -> Result<Vec<u8>, ProviderError> {
-        // Exposed to be sealed.
-        Ok(seal(&self.0, &names, plaintext.expose_bytes()))
+    /// Construction: HMAC-SHA256 under the key over a label of its own, its first 8 bytes: 64 bits tell keys apart, and say nothing about the key.
+    fn key_id(&self) -> Option<String> {
+        let tag = hmac::sign(&hmac_key(&self.0), KEY_ID_LABEL);
+        let fingerprint = tag.as_ref()[..8].try_into().expect("HMAC-SHA256 has 32 bytes");
+        Some(format!("root-key:{:016x}", u64::from_be_bytes(fingerprint)))
     }
 
-    fn unwrap(&self, names: RootWrapped, wrapped: &[u8]) -> Result<SecretBytes, ProviderError> {
-        Ok(open(&self.0, &names, wrapped)?)
+    /// Construction and nonce rule: the envelope of `seal.rs`.
+    fn wrap<'a>(&'a self, names: RootWrapped, plaintext: &'a SecretBytes) -> ProviderAnswer<'a, Vec<u8>> {
+        // Exposed to be sealed.
+        Box::pin(ready(Ok(seal(&self.0, &names, plaintext.expose_bytes()))))
+    }
+
+    fn unwrap<'a>(&'a self, names: RootWrapped, wrapped: &'a [u8]) -> ProviderAnswer<'a, SecretBytes> {
+        Box::pin(ready(open(&self.0, &names, wrapped).map_err(Into::into)))
+    }
+
+    /// The envelope commits to its key, so whether it opens is the answer; no key id beside it could be as sure.
+    fn is_current(&self, names: RootWrapped, wrapped: &[u8]) -> bool {
+        open(&self.0, &names, wrapped).is_ok()
     }
 }
 
@@ -422,6 +428,14 @@ mod tests {
         assert!(matches!(from("AAAA"), Err(RootKeyError::WrongSize { found: 3, .. })));
         assert!(matches!(from(&BASE64_STANDARD.encode([0; 32])), Err(RootKeyError::LowEntropy { .. })));
         assert!(!from(&BASE64_STANDARD.encode([0x41; 32])).unwrap_err().to_string().contains('A'));
+    }
+
+    #[test]
+    fn a_key_has_one_id_which_is_no_part_of_it() {
+        let id = |byte| RootKey(Key::from_slice(&[byte; KEY_LENGTH]).unwrap()).key_id().unwrap();
+        assert_eq!(id(7), "root-key:099b3fc3e8c5fc77");
+
+        assert_ne!(id(7), id(8));
     }
 
     #[test]

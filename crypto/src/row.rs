@@ -12,6 +12,8 @@ const ROW_LABEL: &str = "strongroom/row/1";
 const AUDIT_LABEL: &str = "strongroom/audit-event/1";
 /// Domain of the keyring's own rows.
 const KEYRING_ROW_LABEL: &str = "strongroom/keyring-row/1";
+/// Domain of anchors.
+const ANCHOR_LABEL: &str = "strongroom/anchor/1";
 /// The generation that stands in the keyring's own rows: their key has only one.
 const KEYRING_GENERATION: i32 = 0;
 
@@ -86,6 +88,18 @@ impl KeyringMac {
     pub fn mac_row<T: MacRow>(&self, row: T) -> Maced<T> {
         let tag = sign(self.key(), KEYRING_ROW_LABEL, self.instance(), &content(&row)).to_vec();
         maced(row, KEYRING_GENERATION, tag)
+    }
+
+    /// Authenticates an anchor's text, which is kept outside the database.
+    ///
+    /// Construction: HMAC-SHA256 with the key that the root wraps, over the label `strongroom/anchor/1`, the instance and the text. No nonce.
+    pub fn mac_anchor(&self, text: &str) -> [u8; 32] {
+        sign(self.key(), ANCHOR_LABEL, self.instance(), text.as_bytes())
+    }
+
+    /// Whether `tag` is what [`Self::mac_anchor`] gives; constant time.
+    pub fn is_anchor(&self, text: &str, tag: &[u8]) -> bool {
+        is_authentic(self.key(), ANCHOR_LABEL, self.instance(), text.as_bytes(), tag)
     }
 
     /// Checks one of the keyring's own rows; constant time.
@@ -182,6 +196,16 @@ mod tests {
         assert!(keyring.verify_keyring_row(unverified(maced.row().clone(), maced.mac())).is_ok());
         let maced = keyring.mac_audit_row(Sample("payments"));
         assert!(keyring.verify_audit_row(unverified(maced.row().clone(), maced.mac())).is_ok());
+    }
+
+    #[test]
+    fn an_anchor_is_of_its_instance_and_its_text() {
+        let (keyring, elsewhere) = (Keyring::fixed(INSTANCE), Keyring::fixed(InstanceId(Uuid::from_u128(2))));
+        let tag = keyring.keyring_mac().mac_anchor("epoch 7");
+        assert!(keyring.keyring_mac().is_anchor("epoch 7", &tag));
+        assert!(!keyring.keyring_mac().is_anchor("epoch 6", &tag));
+        assert!(!keyring.keyring_mac().is_anchor("epoch 7", &tag[..31]));
+        assert!(!elsewhere.keyring_mac().is_anchor("epoch 7", &tag));
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! Secrets' values: sealed for whoever may write, opened for whoever was granted to read.
 
+use crate::capability::Maintenance;
 use crate::key::Key;
 use crate::keyring::{Keyring, ProjectKey};
 use crate::names::{DataKey, Value};
 use crate::seal::{EnvelopeError, open, open_key, seal};
 use strongroom_core::{Action, SecretBytes, SecretId};
 use strongroom_policy::Grant;
+use subtle::ConstantTimeEq as _;
 use thiserror::Error;
 
 /// What a version is called, from verified rows. A sealed version opens under no other names.
@@ -82,6 +84,19 @@ impl Keyring {
         self.open_granted(key, names, sealed)
     }
 
+    /// Opens a version for work that reveals nothing of it: whoever holds [`Maintenance`] answers for that.
+    ///
+    /// Construction: as [`Self::open_value`].
+    pub fn open_for_maintenance(
+        &self,
+        key: &ProjectKey,
+        names: &VersionNames<'_>,
+        sealed: &SealedVersion,
+        _: &Maintenance,
+    ) -> Result<SecretBytes, OpenError> {
+        self.open_granted(key, names, sealed)
+    }
+
     /// Moves a data key from one generation of its project's key to another, and never touches the value.
     ///
     /// Construction and nonce rule: the envelope of `seal.rs`, with a fresh salt. Only the wrapping key and its generation change in the names, so
@@ -122,6 +137,12 @@ impl Keyring {
     fn data_key_names<'a>(&self, key: &ProjectKey, names: &VersionNames<'a>) -> DataKey<'a> {
         DataKey { value: self.value_names(names), project: key.project, generation: key.generation }
     }
+}
+
+/// Whether two values are the same. Construction: `subtle`'s comparison, whose time depends on the lengths only.
+pub fn same_value(one: &SecretBytes, other: &SecretBytes) -> bool {
+    // Exposed to be compared.
+    one.expose_bytes().ct_eq(other.expose_bytes()).into()
 }
 
 #[cfg(test)]
@@ -224,6 +245,26 @@ mod tests {
         assert!(keyring.open_value(&key, &NAMES, &moved, read()).is_err());
     }
 
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "the test of what the right allows")]
+    fn maintenance_opens_what_it_names_and_nothing_else() {
+        let Sealed { keyring, key, version } = sealed();
+        let right = Maintenance::assume();
+        let opened = keyring.open_for_maintenance(&key, &NAMES, &version, &right).unwrap();
+        assert_eq!(opened.expose_bytes(), b"hunter2");
+        let other = VersionNames { version: 8, ..NAMES };
+        assert!(keyring.open_for_maintenance(&key, &other, &version, &right).is_err());
+    }
+
+    #[test]
+    fn values_are_the_same_when_each_byte_is() {
+        let value = |bytes: &[u8]| SecretBytes::new(bytes.to_vec());
+        assert!(same_value(&value(b"hunter2"), &value(b"hunter2")) && same_value(&value(b""), &value(b"")));
+        for other in [&b"hunter3"[..], b"hunter", b"hunter22", b"iunter2", b""] {
+            assert!(!same_value(&value(b"hunter2"), &value(other)));
+        }
+    }
+
     /// As in CVE-2026-22728, where a rewrap widened the scope of what it moved.
     #[test]
     fn a_rewrap_changes_neither_project_nor_names() {
@@ -238,6 +279,28 @@ mod tests {
         );
     }
 
+    /// What a rewrap is given and gives, held fast: a wrapped key and no sealed value, so that there is nothing whose plaintext it could see.
+    type Rewrap<'a> =
+        fn(&'a Keyring, &'a ProjectKey, &'a ProjectKey, &'a VersionNames<'a>, &'a [u8]) -> Result<Vec<u8>, OpenError>;
+    const _: Rewrap<'_> = Keyring::rewrap;
+
+    #[test]
+    fn any_flipped_bit_of_a_wrapped_key_is_found() {
+        let Sealed { keyring, key, version } = sealed();
+        let (next, wrapped_project_key) = keyring.new_project_key(PROJECT, 2);
+        for bit in 0..version.wrapped_key.len() * 8 {
+            let mut changed = version.clone();
+            changed.wrapped_key[bit / 8] ^= 1 << (bit % 8);
+            assert!(matches!(keyring.open_granted(&key, &NAMES, &changed), Err(OpenError::WrappedKey(_))));
+            assert!(matches!(keyring.rewrap(&key, &next, &NAMES, &changed.wrapped_key), Err(OpenError::WrappedKey(_))));
+        }
+        for bit in 0..wrapped_project_key.wrapped.len() * 8 {
+            let mut changed = wrapped_project_key.clone();
+            changed.wrapped[bit / 8] ^= 1 << (bit % 8);
+            assert!(keyring.open_project_key(&changed).is_err(), "bit {bit}");
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
         #[test]
@@ -246,6 +309,31 @@ mod tests {
             let version = keyring.seal_value(&key, &NAMES, &SecretBytes::new(value.clone()));
             let opened = keyring.open_value(&key, &NAMES, &version, read()).unwrap();
             prop_assert_eq!(opened.expose_bytes(), &value[..]);
+        }
+
+        /// However often it is rewrapped, and under whatever generations: the same value under the same names, and under no others.
+        #[test]
+        fn a_rewrap_changes_nothing_of_what_opens(
+            value in prop::collection::vec(any::<u8>(), 0..500),
+            generations in prop::collection::vec(2..i32::MAX, 1..4),
+            other_version in 8..u64::MAX,
+        ) {
+            let Sealed { keyring, key: first, .. } = sealed();
+            let mut version = keyring.seal_value(&first, &NAMES, &SecretBytes::new(value.clone()));
+            let sealed_value = version.sealed_value.clone();
+            let mut key = first;
+            for generation in generations {
+                let (next, _) = keyring.new_project_key(PROJECT, generation);
+                let renamed = VersionNames { version: other_version, ..NAMES };
+                prop_assert!(keyring.rewrap(&key, &next, &renamed, &version.wrapped_key).is_err());
+                prop_assert!(keyring.open_granted(&key, &NAMES, &version).unwrap().expose_bytes() == value);
+                version.wrapped_key = keyring.rewrap(&key, &next, &NAMES, &version.wrapped_key).unwrap();
+                version.project_key_generation = generation;
+                prop_assert!(keyring.open_granted(&next, &NAMES, &version).unwrap().expose_bytes() == value);
+                prop_assert!(keyring.open_granted(&next, &renamed, &version).is_err());
+                key = next;
+            }
+            prop_assert!(version.sealed_value == sealed_value);
         }
     }
 }

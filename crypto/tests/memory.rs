@@ -11,9 +11,11 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::{Child, Command, Stdio};
+use std::task::{Context, Poll, Waker};
 use strongroom_core::{Action, GrantId, Identity, InstanceId, ProjectId, SecretBytes, SecretId, SecretPath};
-use strongroom_crypto::{Keyring, KeyringMac, RootKey, VersionNames};
+use strongroom_crypto::{Keyring, KeyringMac, RootKey, RootKeyProvider, VersionNames};
 use strongroom_policy::{About, Engine, GrantRule, Request, Resource, Slice};
 use uuid::Uuid;
 
@@ -61,6 +63,14 @@ fn child_that_holds_a_key() {
     assert_eq!(control.len(), LENGTH);
 }
 
+/// What a future gives that never waits, as those of a key in this process are.
+fn now<F: Future>(future: F) -> F::Output {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => output,
+        Poll::Pending => panic!("it waits for something"),
+    }
+}
+
 /// Everything a server does with a root key and a value, so that each function had its chance to leave a copy.
 fn use_key_and_value(directory: &Path) -> (RootKey, SecretBytes) {
     let names = VersionNames { secret: SecretId(Uuid::from_u128(3)), version: 1, media_type: "text/plain" };
@@ -75,9 +85,12 @@ fn use_key_and_value(directory: &Path) -> (RootKey, SecretBytes) {
 
     let root = RootKey::from_file(&directory.join("key")).unwrap();
     let instance = InstanceId(Uuid::from_u128(1));
-    let (_, wrapped) = Keyring::create(&root, instance).unwrap();
-    let mac = KeyringMac::open(&root, instance, &wrapped.mac_key).unwrap();
-    let keyring = Keyring::open(&root, mac, &wrapped.terms, &wrapped.purpose_keys).unwrap();
+    assert!(root.key_id().is_some());
+    let (_, wrapped) = now(Keyring::create(&root, instance)).unwrap();
+    let mac = now(KeyringMac::open(&root, instance, &wrapped.mac_key)).unwrap();
+    let keyring = now(Keyring::open(&root, mac, &wrapped.terms, &wrapped.purpose_keys)).unwrap();
+
+    drop(RootKey::combine(&root.split(3, 2).unwrap()[1..]).unwrap());
 
     let (key, _) = keyring.new_project_key(ProjectId(Uuid::from_u128(2)), 1);
     let sealed = keyring.seal_value(&key, &names, &SecretBytes::new(read(&directory.join("value"))));

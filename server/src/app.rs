@@ -1,8 +1,8 @@
 //! What every operation needs.
 
 use crate::{
-    access::AccessCache, audit::AuditWriter, cluster::Reviewers, failure::Failure, instance::Instance, keys::Keys,
-    metrics as names, serve::Deadlines, watchers::Watchers,
+    access::AccessCache, anchor::AnchorPlace, audit::AuditWriter, cluster::Reviewers, failure::Failure,
+    instance::Instance, keys::Keys, metrics as names, serve::Deadlines, watchers::Watchers,
 };
 use std::{net::IpAddr, sync::Arc};
 use strongroom_core::{Action, AuditEvent, Clock, Decision, Identity, MacRow, RoleName, Unverified, Verified};
@@ -11,7 +11,7 @@ use strongroom_policy::Engine;
 use strongroom_store::{AuditRow, Store, Transaction, insert_events};
 use time::OffsetDateTime;
 use tokio::{
-    sync::{Mutex, Semaphore, watch},
+    sync::{Mutex, Notify, Semaphore, watch},
     time::Instant,
 };
 use uuid::Uuid;
@@ -23,6 +23,8 @@ pub struct App {
     pub instance: Instance,
     /// Its keyring, which changes while the server runs.
     pub keys: Arc<Keys>,
+    /// Where the manifests' epochs are written outside the database.
+    pub anchor: Option<AnchorPlace>,
     /// The access rows that were loaded and checked.
     pub access: AccessCache,
     /// The database.
@@ -35,6 +37,8 @@ pub struct App {
     pub audit: AuditWriter,
     /// Open watches.
     pub watchers: Arc<Watchers>,
+    /// Told when a secret got an expiry.
+    pub expiry_changed: Notify,
     /// Clients of the registered clusters.
     pub reviewers: Reviewers,
     /// The longest life of a session in seconds.
@@ -121,12 +125,18 @@ impl App {
 
     /// Writes a mutation's event into its transaction.
     pub async fn record(&self, transaction: &mut Transaction, event: AuditEvent) -> Result<(), Failure> {
-        let row = self.keyring().mac_audit_row(AuditRow::from(event));
-        insert_events(transaction.connection(), &[row]).await.map_err(|error| {
+        self.record_all(transaction, vec![event]).await
+    }
+
+    /// Writes the events of a transaction's mutations into it.
+    pub async fn record_all(&self, transaction: &mut Transaction, events: Vec<AuditEvent>) -> Result<(), Failure> {
+        let keyring = self.keyring();
+        let rows: Vec<_> = events.into_iter().map(|event| keyring.mac_audit_row(AuditRow::from(event))).collect();
+        insert_events(transaction.connection(), &rows).await.map_err(|error| {
             tracing::error!(error = %error, "an audit event could not be written; its change is not made");
             Failure::AuditUnavailable
         })?;
-        metrics::counter!(names::AUDIT_EVENTS).increment(1);
+        metrics::counter!(names::AUDIT_EVENTS).increment(rows.len() as u64);
         Ok(())
     }
 }

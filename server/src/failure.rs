@@ -20,6 +20,27 @@ pub enum Failure {
     /// The secret is deleted.
     #[error("the secret is deleted")]
     Deleted,
+    /// The version is deleted.
+    #[error("the version is deleted")]
+    VersionDeleted,
+    /// The version was destroyed.
+    #[error("the version was destroyed")]
+    VersionDestroyed,
+    /// The secret's expiry has come.
+    #[error("the secret has expired")]
+    Expired,
+    /// The secret or its project is protected from deletion.
+    #[error("protected from deletion")]
+    Protected,
+    /// An alias points at the version; says which.
+    #[error("{0}")]
+    VersionInUse(String),
+    /// The project holds as many secrets as it may.
+    #[error("the project is full")]
+    ProjectFull,
+    /// The metadata's revision is another.
+    #[error("another revision is current")]
+    RevisionConflict,
     /// The project's keys were destroyed.
     #[error("the project was shredded")]
     Shredded,
@@ -29,6 +50,9 @@ pub enum Failure {
     /// The precondition does not hold.
     #[error("another version is current")]
     VersionConflict,
+    /// The project demands a precondition of every write, and there is none.
+    #[error("a precondition is required")]
+    PreconditionRequired,
     /// Something of this name exists.
     #[error("{0} exists already")]
     Conflict(Conflict),
@@ -63,9 +87,17 @@ impl Failure {
             Self::Denied => ErrorCode::Forbidden,
             Self::NotFound => ErrorCode::NotFound,
             Self::Deleted => ErrorCode::SecretDeleted,
+            Self::VersionDeleted => ErrorCode::VersionDeleted,
+            Self::VersionDestroyed => ErrorCode::VersionDestroyed,
+            Self::Expired => ErrorCode::SecretExpired,
+            Self::Protected => ErrorCode::DeletionProtected,
+            Self::VersionInUse(_) => ErrorCode::VersionInUse,
+            Self::ProjectFull => ErrorCode::ProjectFull,
+            Self::RevisionConflict => ErrorCode::RevisionConflict,
             Self::Shredded => ErrorCode::ProjectShredded,
             Self::FieldNotFound => ErrorCode::FieldNotFound,
             Self::VersionConflict => ErrorCode::VersionConflict,
+            Self::PreconditionRequired => ErrorCode::PreconditionRequired,
             Self::Conflict(_) => ErrorCode::AlreadyExists,
             Self::Invalid(_) => ErrorCode::UnprocessableContent,
             Self::BadPolicy(_) => ErrorCode::BadPolicy,

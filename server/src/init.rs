@@ -35,6 +35,8 @@ pub struct Init {
     pub database_url: Option<SecretBytes>,
     /// PEM of the CA of the database's certificate.
     pub database_ca: Option<String>,
+    /// The ConfigMap that holds the anchor, `namespace/name`; without one there is no anchor.
+    pub anchor_config_map: Option<String>,
     /// The agent's image, for the injector's settings.
     pub agent_image: String,
 }
@@ -108,12 +110,16 @@ impl Init {
             None => "# The URL comes from STRONGROOM_DATABASE_URL.\n",
         };
         let ca = if self.database_ca.is_some() { "ca = \"database-ca.crt\"\n" } else { "" };
+        let anchor = self
+            .anchor_config_map
+            .as_ref()
+            .map_or_else(String::new, |name| format!("\n[anchor]\nconfig_map = {name:?}\n"));
         format!(
             "# Made by `strongroom-server init`. Files are relative to this one.\n\
              instance = {instance:?}\nkind = {kind:?}\nlisten = {listen:?}\n\n\
              [database]\n{database}{ca}\n\
              [tls]\ncertificate = \"tls.crt\"\nkey = \"tls.key\"\n\n\
-             [root_key]\nfile = \"root.key\"\n",
+             [root_key]\nfile = \"root.key\"\n{anchor}",
             instance = self.instance,
             kind = self.kind,
             listen = format!("{}:{}", self.listen, self.port),
@@ -164,6 +170,7 @@ mod tests {
             listen: "0.0.0.0".into(),
             database_url: Some(SecretBytes::new(b"postgres://localhost/x".to_vec())),
             database_ca: None,
+            anchor_config_map: Some("strongroom/strongroom-anchor".into()),
             agent_image: "strongroom/agent:trial".into(),
         }
     }
@@ -175,7 +182,7 @@ mod tests {
         init(&directory).run(&SystemClock).unwrap();
         let settings = crate::Settings::load(&directory.join("server.toml")).unwrap();
         assert_eq!(settings.instance, "trial");
-        RootKey::from_file(&settings.root_key).unwrap();
+        crate::root::Root::open(&settings.root_key).unwrap();
         let before = std::fs::read(directory.join("tls.crt")).unwrap();
         assert!(init(&directory).run(&SystemClock).unwrap_err().to_string().contains("nothing was changed"));
         assert_eq!(std::fs::read(directory.join("tls.crt")).unwrap(), before);

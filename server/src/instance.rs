@@ -2,14 +2,15 @@
 
 use crate::{access::ledger, failure::Failure};
 use std::sync::Arc;
-use strongroom_core::{Clock, InstanceId, Unverified, Verified};
+use strongroom_core::{Clock, InstanceId, Unverified};
 use strongroom_crypto::{
-    Entries, Keyring, KeyringError, KeyringMac, RootKeyProvider, Tampered, WrappedPurposeKey, WrappedTerm,
+    Entries, Keyring, KeyringError, KeyringMac, RootKeyProvider, Tampered, WrappedKeyring, WrappedPurposeKey,
+    WrappedTerm,
 };
 use strongroom_store::{
     Connection, InstanceKind, InstanceRow, ManifestScope, PurposeKeyRow, RevisionRow, Store, StoreError, TermRow,
     claimed_instance, insert_instance, insert_manifest, insert_purpose_key, insert_revision, insert_term, instance,
-    is_migrated, lock_instance, purpose_keys, terms,
+    is_migrated, lock_instance, manifest, purpose_keys, terms,
 };
 use thiserror::Error;
 use uuid::Uuid;
@@ -21,6 +22,8 @@ pub struct Instance {
     pub id: InstanceId,
     /// Its name.
     pub name: String,
+    /// What it is for.
+    pub kind: InstanceKind,
     /// Its keys.
     pub keyring: Arc<Keyring>,
 }
@@ -58,9 +61,21 @@ pub enum CannotOpen {
         /// What the settings say.
         wanted: String,
     },
+    /// The instance has no manifest.
+    #[error(
+        "the database has no manifest of the instance: somebody removed it, or it was made before there were manifests, by a version that was never released"
+    )]
+    NoManifest,
     /// The keyring's rows do not fit together.
     #[error("the keyring's rows hold what Strongroom never writes")]
     Corrupt,
+}
+
+impl CannotOpen {
+    /// Whether only the root key's provider is away: then it may open later.
+    pub fn is_root_away(&self) -> bool {
+        matches!(self, Self::Keyring(error) if error.is_unavailable())
+    }
 }
 
 /// Opens the instance, or makes it where the database is empty. Safe with several processes starting at once: one makes it, the rest open it.
@@ -73,16 +88,25 @@ pub async fn open_or_create(
 ) -> Result<Instance, CannotOpen> {
     let mut transaction = store.begin().await?;
     lock_instance(transaction.connection()).await?;
-    let opened = match instance(transaction.connection()).await? {
-        Some(row) => {
-            let (row, keyring) = open(transaction.connection(), root, row).await?;
-            check_same((&row.name, row.kind), name, kind)?;
-            Instance { id: row.id, name: row.name.clone(), keyring: Arc::new(keyring) }
-        }
-        None => create(transaction.connection(), root, name, kind, clock).await?,
-    };
+    let stored = Rows::read(transaction.connection()).await?;
     transaction.commit().await?;
-    Ok(opened)
+    // The root key's provider is asked outside of any transaction: it may take seconds, and the lock keeps everybody else from starting.
+    if let Some(rows) = stored {
+        return rows.open(root, name, kind).await;
+    }
+    let id = InstanceId(Uuid::new_v4());
+    let (keyring, wrapped) = Keyring::create(root, id).await?;
+    let mut transaction = store.begin().await?;
+    lock_instance(transaction.connection()).await?;
+    if let Some(rows) = Rows::read(transaction.connection()).await? {
+        // Somebody else was faster; the keyring made here was never written.
+        transaction.commit().await?;
+        return rows.open(root, name, kind).await;
+    }
+    create(transaction.connection(), &keyring, wrapped, name, kind, clock).await?;
+    transaction.commit().await?;
+    tracing::info!(instance = %id, name, kind = kind.as_str(), "a new instance was made");
+    Ok(Instance { id, name: name.to_owned(), kind, keyring: Arc::new(keyring) })
 }
 
 /// Refuses a database that holds another instance, before anything is done to it. An empty one passes. What the row claims is not verified here: it can only
@@ -99,7 +123,7 @@ pub async fn check_existing(
     {
         // Before the key: another instance has another root key, and the answer would be about keys instead.
         check_same((&found, found_kind), name, kind)?;
-        KeyringMac::open(root, id, &wrapped)?;
+        KeyringMac::open(root, id, &wrapped).await?;
     }
     Ok(())
 }
@@ -114,48 +138,69 @@ fn check_same((found, found_kind): (&str, InstanceKind), name: &str, kind: Insta
     Ok(())
 }
 
-/// The instance's row, checked, and the keyring that checked it.
-async fn open(
-    connection: &mut Connection,
-    root: &dyn RootKeyProvider,
-    row: Unverified<InstanceRow>,
-) -> Result<(Verified<InstanceRow>, Keyring), CannotOpen> {
-    // The MAC's key stands in the row that it authenticates: it is sealed under the root key for the id that the row claims, so it opens for no other.
-    let (id, wrapped) = row.claimed(|row| (row.id, row.keyring_mac_key.clone()));
-    let mac = KeyringMac::open(root, id, &wrapped)?;
-    let row = mac.verify_row(row)?;
-    let mut wrapped_terms = Vec::new();
-    for term in terms(connection).await? {
-        let term = mac.verify_row(term)?;
-        let state = term.state.parse().map_err(|_| CannotOpen::Corrupt)?;
-        wrapped_terms.push(WrappedTerm { term: term.term, state, wrapped: term.wrapped.clone() });
-    }
-    let mut wrapped_keys = Vec::new();
-    for key in purpose_keys(connection).await? {
-        let key = mac.verify_row(key)?;
-        wrapped_keys.push(WrappedPurposeKey {
-            purpose: key.purpose.parse().map_err(|_| CannotOpen::Corrupt)?,
-            generation: key.generation,
-            term: key.term,
-            state: key.state.parse().map_err(|_| CannotOpen::Corrupt)?,
-            wrapped: key.wrapped.clone(),
-        });
-    }
-    Ok((row, Keyring::open(root, mac, &wrapped_terms, &wrapped_keys)?))
+/// The rows that an instance is opened from.
+struct Rows {
+    instance: Unverified<InstanceRow>,
+    terms: Vec<Unverified<TermRow>>,
+    purpose_keys: Vec<Unverified<PurposeKeyRow>>,
+    has_manifest: bool,
 }
 
+impl Rows {
+    /// All of them, or `None` where there is no instance yet.
+    async fn read(connection: &mut Connection) -> Result<Option<Self>, StoreError> {
+        let Some(instance) = instance(connection).await? else { return Ok(None) };
+        let terms = terms(connection).await?;
+        let purpose_keys = purpose_keys(connection).await?;
+        let has_manifest = manifest(connection, ManifestScope::Instance).await?.is_some();
+        Ok(Some(Self { instance, terms, purpose_keys, has_manifest }))
+    }
+
+    /// Checks them, and opens the keyring that checked them.
+    async fn open(self, root: &dyn RootKeyProvider, name: &str, kind: InstanceKind) -> Result<Instance, CannotOpen> {
+        // The MAC's key stands in the row that it authenticates: it is sealed under the root key for the id that the row claims, so it opens for no other.
+        let (id, wrapped) = self.instance.claimed(|row| (row.id, row.keyring_mac_key.clone()));
+        let mac = KeyringMac::open(root, id, &wrapped).await?;
+        let row = mac.verify_row(self.instance)?;
+        let mut wrapped_terms = Vec::new();
+        for term in self.terms {
+            let term = mac.verify_row(term)?;
+            let state = term.state.parse().map_err(|_| CannotOpen::Corrupt)?;
+            wrapped_terms.push(WrappedTerm { term: term.term, state, wrapped: term.wrapped.clone() });
+        }
+        let mut wrapped_keys = Vec::new();
+        for key in self.purpose_keys {
+            let key = mac.verify_row(key)?;
+            wrapped_keys.push(WrappedPurposeKey {
+                purpose: key.purpose.parse().map_err(|_| CannotOpen::Corrupt)?,
+                generation: key.generation,
+                term: key.term,
+                state: key.state.parse().map_err(|_| CannotOpen::Corrupt)?,
+                wrapped: key.wrapped.clone(),
+            });
+        }
+        let keyring = Keyring::open(root, mac, &wrapped_terms, &wrapped_keys).await?;
+        check_same((&row.name, row.kind), name, kind)?;
+        // What it says is checked with each decision; that there is one is said here, where it can be said clearly.
+        if !self.has_manifest {
+            return Err(CannotOpen::NoManifest);
+        }
+        Ok(Instance { id: row.id, name: row.name.clone(), kind: row.kind, keyring: Arc::new(keyring) })
+    }
+}
+
+/// Writes a new instance and its keyring.
 async fn create(
     connection: &mut Connection,
-    root: &dyn RootKeyProvider,
+    keyring: &Keyring,
+    wrapped: WrappedKeyring,
     name: &str,
     kind: InstanceKind,
     clock: &dyn Clock,
-) -> Result<Instance, CannotOpen> {
-    let id = InstanceId(Uuid::new_v4());
+) -> Result<(), StoreError> {
     let created_at = clock.now();
-    let (keyring, wrapped) = Keyring::create(root, id)?;
     let row = InstanceRow {
-        id,
+        id: keyring.instance(),
         name: name.to_owned(),
         kind,
         created_at,
@@ -188,8 +233,7 @@ async fn create(
     }
     insert_revision(connection, &keyring.mac_row(RevisionRow { revision: 1 })).await?;
     insert_manifest(connection, &keyring.mac_row(ledger::manifest(ManifestScope::Instance, 1, &entries))).await?;
-    tracing::info!(instance = %id, name, kind = kind.as_str(), "a new instance was made");
-    Ok(Instance { id, name: name.to_owned(), keyring: Arc::new(keyring) })
+    Ok(())
 }
 
 impl From<CannotOpen> for Failure {

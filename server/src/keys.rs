@@ -6,12 +6,12 @@ use std::{
     sync::{Arc, RwLock},
 };
 use strongroom_core::{Unverified, Verified};
-use strongroom_crypto::{Entries, Keyring, KeyringError, RootKeyProvider, WrappedPurposeKey, WrappedTerm};
+use strongroom_crypto::{Entries, Keyring, KeyringError, RootKeys, WrappedPurposeKey, WrappedTerm};
 use strongroom_store::{InstanceRow, PurposeKeyRow, TermRow};
 
-/// The keyring as it is now, and the root key's provider, for when it changes.
+/// The keyring as it is now, and the root key's providers, for when it changes.
 pub struct Keys {
-    root: Arc<dyn RootKeyProvider>,
+    root: Arc<RootKeys>,
     now: RwLock<OpenKeyring>,
 }
 
@@ -27,7 +27,7 @@ pub struct OpenKeyring {
 
 impl Keys {
     /// Begins with an open keyring.
-    pub fn new(root: Arc<dyn RootKeyProvider>, keyring: Arc<Keyring>) -> Self {
+    pub fn new(root: Arc<RootKeys>, keyring: Arc<Keyring>) -> Self {
         let open = OpenKeyring { keyring, terms: Vec::new(), purpose_keys: Vec::new() };
         Self { root, now: RwLock::new(open) }
     }
@@ -37,9 +37,9 @@ impl Keys {
         self.now.read().expect("nothing panics while it holds this lock").keyring.clone()
     }
 
-    /// The root key's provider.
-    pub fn root(&self) -> &dyn RootKeyProvider {
-        self.root.as_ref()
+    /// The root key's providers.
+    pub fn root(&self) -> &RootKeys {
+        &self.root
     }
 
     /// Checks the keyring's rows and notes them among the instance's. Where they are others than the open keyring was made of, it is opened anew; it serves
@@ -68,7 +68,8 @@ impl Keys {
         if now.terms == wrapped_terms && now.purpose_keys == wrapped_keys {
             return Ok((instance, now));
         }
-        let keyring = now.keyring.follow(self.root.as_ref(), &wrapped_terms, &wrapped_keys).map_err(cannot_follow)?;
+        let followed = now.keyring.follow(self.root.as_ref(), &wrapped_terms, &wrapped_keys).await;
+        let keyring = followed.map_err(cannot_follow)?;
         Ok((instance, OpenKeyring { keyring: Arc::new(keyring), terms: wrapped_terms, purpose_keys: wrapped_keys }))
     }
 

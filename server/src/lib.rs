@@ -5,23 +5,27 @@
 //! What it is not: a place for SQL (that is `store`), for keys (`crypto`) or for decisions (`policy`).
 
 pub mod access;
+pub mod anchor;
 pub mod app;
 mod audit;
 pub mod cluster;
 pub mod failure;
+mod follow;
 pub mod http;
 pub mod init;
 pub mod instance;
 pub mod keys;
+pub mod kms;
 pub mod metrics;
 pub mod operations;
 pub mod process;
 mod quoting;
+pub mod root;
 mod serve;
 mod server;
 pub mod settings;
 mod watchers;
 
 pub use serve::Deadlines;
-pub use server::{Server, open_app};
+pub use server::{Background, Server, open_app, open_app_at};
 pub use settings::Settings;

@@ -1,8 +1,10 @@
 //! `strongroom-server`.
 
+mod root_recovery;
+
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
-use std::{io::Write as _, path::PathBuf, process::ExitCode};
+use std::{alloc::System, io::Write as _, path::PathBuf, process::ExitCode, time::Duration};
 use strongroom_core::{SecretBytes, SystemClock};
 use strongroom_server::{
     Server, Settings,
@@ -14,6 +16,11 @@ use strongroom_server::{
     settings::DATABASE_URL_VARIABLE,
 };
 use tokio::signal::unix::{SignalKind, signal};
+use zeroizing_alloc::ZeroAlloc;
+
+/// Wipes whatever is freed: what hyper, rustls, serde and sqlx read values and tokens into is not ours to wipe.
+#[global_allocator]
+static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
 /// The Strongroom server.
 #[derive(Parser)]
@@ -26,13 +33,25 @@ struct Command {
 #[derive(Subcommand)]
 enum Verb {
     /// Serve until SIGTERM or SIGINT.
-    Run(SettingsFile),
+    Run {
+        #[command(flatten)]
+        settings: SettingsFile,
+        /// Start although the database is older than its anchor: it was restored, and what was changed since then is lost, revocations too. It is audited, and
+        /// anchored anew. For one start.
+        #[arg(long)]
+        accept_older_database: bool,
+    },
     /// Make what a trial needs: root key, certificate and CA, settings.
     Init(InitArguments),
     /// What can be done only where the server runs.
     Admin {
         #[command(subcommand)]
         verb: AdminVerb,
+    },
+    /// A recovery copy of the root key, in shares. Starting never needs it.
+    Root {
+        #[command(subcommand)]
+        verb: root_recovery::Verb,
     },
 }
 
@@ -47,6 +66,9 @@ enum AdminVerb {
         /// How long the token lives, in minutes; at most 1440.
         #[arg(long, default_value_t = 60)]
         minutes: u32,
+        /// How long to wait for the database and for the root key's provider, in seconds.
+        #[arg(long, default_value_t = 30)]
+        wait_seconds: u64,
     },
 }
 
@@ -83,6 +105,9 @@ struct InitArguments {
     /// PEM of the CA that the database's certificate must chain to.
     #[arg(long)]
     database_ca: Option<PathBuf>,
+    /// The ConfigMap, `namespace/name`, in which the server keeps its anchor: with it a database that was set back is noticed.
+    #[arg(long)]
+    anchor_config_map: Option<String>,
     /// The agent's image.
     #[arg(long, default_value = "strongroom/agent:trial")]
     agent_image: String,
@@ -91,9 +116,12 @@ struct InitArguments {
 #[tokio::main]
 async fn main() -> ExitCode {
     let outcome = match Command::parse().verb {
-        Verb::Run(file) => run(&file).await,
+        Verb::Run { settings, accept_older_database } => run(&settings, accept_older_database).await,
         Verb::Init(arguments) => init(arguments),
-        Verb::Admin { verb: AdminVerb::Claim { settings, minutes } } => admin_claim(&settings, minutes).await,
+        Verb::Root { verb } => root_recovery::run(verb),
+        Verb::Admin { verb: AdminVerb::Claim { settings, minutes, wait_seconds } } => {
+            admin_claim(&settings, minutes, Duration::from_secs(wait_seconds)).await
+        }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -104,13 +132,18 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(file: &SettingsFile) -> anyhow::Result<()> {
-    let settings = Settings::load(&file.settings)?;
+async fn run(file: &SettingsFile, accept_older_database: bool) -> anyhow::Result<()> {
+    let settings = Settings { accept_older_database, ..Settings::load(&file.settings)? };
     process::log(&settings.log)?;
-    process::harden();
+    process::harden(settings.core_dumps);
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let server = Server::start(&settings).await?;
+    // A start may wait long for the database or the root key's provider; it has written nothing before they are there.
+    let server = tokio::select! {
+        server = Server::start(&settings) => server?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -142,6 +175,7 @@ fn init(arguments: InitArguments) -> anyhow::Result<()> {
         listen: arguments.listen,
         database_url,
         database_ca: arguments.database_ca.map(read).transpose()?,
+        anchor_config_map: arguments.anchor_config_map,
         agent_image: arguments.agent_image,
     }
     .run(&SystemClock)?;
@@ -150,12 +184,17 @@ fn init(arguments: InitArguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn admin_claim(file: &SettingsFile, minutes: u32) -> anyhow::Result<()> {
+async fn admin_claim(file: &SettingsFile, minutes: u32, patience: Duration) -> anyhow::Result<()> {
     let settings = Settings::load(&file.settings)?;
     process::log("warn")?;
-    process::harden();
+    process::harden(settings.core_dumps);
     let (_stop, stopped) = tokio::sync::watch::channel(false);
-    let (app, background) = open_app(&settings, stopped).await?;
+    let opening = tokio::time::timeout(patience, open_app(&settings, stopped)).await;
+    let (app, background) = opening.map_err(|_| {
+        anyhow::anyhow!(
+            "the instance did not open within {patience:?}; what it waited for stands above (--wait-seconds waits longer). Nothing was claimed"
+        )
+    })??;
     let origin = Origin { request_id: uuid::Uuid::now_v7(), source: None };
     let outcome = claim(&app, origin, time::Duration::minutes(i64::from(minutes))).await;
     drop(app);

@@ -15,6 +15,8 @@ pub const DENIED: &str = "strongroom_denied_total";
 pub const EVALUATION_ERRORS: &str = "strongroom_policy_evaluation_errors_total";
 /// Rows or values that are not what was written.
 pub const INTEGRITY: &str = "strongroom_integrity_failures_total";
+/// Whether the anchor cannot be written.
+pub const ANCHOR_FAILING: &str = "strongroom_anchor_failing";
 /// Audit events written.
 pub const AUDIT_EVENTS: &str = "strongroom_audit_events_total";
 /// Transactions that wrote them.
@@ -25,6 +27,10 @@ pub const WATCHES: &str = "strongroom_watches";
 pub const CONNECTIONS: &str = "strongroom_connections";
 /// Database connections by state.
 pub const DATABASE_CONNECTIONS: &str = "strongroom_database_connections";
+/// Whether the root key's providers are well.
+pub const ROOT_KEY_WELL: &str = "strongroom_root_key_provider_well";
+/// Secrets near their expiry, and past it.
+pub const EXPIRIES: &str = "strongroom_secret_expiries";
 
 /// Every metric: name, type, meaning.
 pub const ALL: &[(&str, &str, &str)] = &[
@@ -34,11 +40,22 @@ pub const ALL: &[(&str, &str, &str)] = &[
     (DENIED, "counter", "Requests refused by policy, by action"),
     (EVALUATION_ERRORS, "counter", "Policies that failed to evaluate; each is a denial, and a reason to look"),
     (INTEGRITY, "counter", "Rows or sealed values that are not what Strongroom wrote; each is a reason to wake up"),
+    (ANCHOR_FAILING, "gauge", "1 while the anchor cannot be written: a rollback of the database would not be noticed"),
     (AUDIT_EVENTS, "counter", "Audit events committed"),
     (AUDIT_COMMITS, "counter", "Transactions that committed groups of audit events"),
     (WATCHES, "gauge", "Open watches"),
     (CONNECTIONS, "gauge", "Open client connections"),
     (DATABASE_CONNECTIONS, "gauge", "Database connections by state"),
+    (
+        EXPIRIES,
+        "gauge",
+        "Secrets within their project's notice period (`soon`) and past their expiry (`expired`), by stage",
+    ),
+    (
+        ROOT_KEY_WELL,
+        "gauge",
+        "Whether the root key's provider is well, 1 or 0, by provider (current or previous); without it a running server serves on, and none can start",
+    ),
 ];
 
 /// Installs the process's recorder, once, and gives its handle.

@@ -3,8 +3,19 @@
 use rustls::crypto::ring::default_provider;
 use std::io::IsTerminal as _;
 
-/// Installs ring for TLS, keeps memory out of core dumps and away from other processes of the same user, and makes panics say where, never what.
-pub fn harden() {
+/// Whether the process may leave a core file, and be looked into by other processes of its user.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CoreDumps {
+    /// Neither.
+    #[default]
+    Off,
+    /// As the system has it, for whoever must debug a crash. A core file holds keys and values.
+    Allowed,
+}
+
+/// Installs ring for TLS, keeps memory out of core dumps and away from other processes of the same user unless `core_dumps` allows it, and makes panics
+/// say where, never what.
+pub fn harden(core_dumps: CoreDumps) {
     // An error means that it is installed already.
     let _ = default_provider().install_default();
     std::panic::set_hook(Box::new(|info| {
@@ -15,20 +26,29 @@ pub fn harden() {
     }));
     #[cfg(target_os = "linux")]
     {
-        let not_dumpable = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
-        let no_core = rustix::process::setrlimit(
-            rustix::process::Resource::Core,
-            rustix::process::Rlimit { current: Some(0), maximum: Some(0) },
-        );
+        switch_off(core_dumps);
         // Each connection is a descriptor, and the soft limit is often 1,024.
         let files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
         let _ = rustix::process::setrlimit(
             rustix::process::Resource::Nofile,
             rustix::process::Rlimit { current: files.maximum, maximum: files.maximum },
         );
-        if not_dumpable.is_err() || no_core.is_err() {
-            tracing::warn!("core dumps could not be switched off");
-        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = core_dumps;
+}
+
+#[cfg(target_os = "linux")]
+fn switch_off(core_dumps: CoreDumps) {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    if core_dumps == CoreDumps::Allowed {
+        tracing::warn!("core dumps are allowed by process.core_dumps: a core file holds keys and values");
+        return;
+    }
+    let not_dumpable = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    let no_core = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    if not_dumpable.is_err() || no_core.is_err() {
+        tracing::warn!("core dumps could not be switched off");
     }
 }
 

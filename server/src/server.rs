@@ -1,28 +1,32 @@
 //! A server from its settings: opened, running, stopped.
 
 use crate::{
-    access::AccessCache,
-    app::{App, MAX_LOGINS, MAX_REQUESTS},
+    access::{Access, AccessCache},
+    anchor::Checkpoint,
+    app::{App, MAX_LOGINS, MAX_REQUESTS, Origin},
     audit::AuditWriter,
     cluster::{Reviewers, install_jwt_provider},
+    follow::{follow, write_anchor},
     http,
-    instance::{check_existing, open_or_create},
+    instance::{CannotOpen, Instance, check_existing, open_or_create},
     keys::Keys,
     metrics,
+    operations::expiry,
+    root::{Root, Waiting},
     serve::{serve, tls},
     settings::Settings,
     watchers::{Watchers, listen},
 };
 use anyhow::Context as _;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
-use strongroom_core::{Clock, SystemClock};
-use strongroom_crypto::RootKey;
+use strongroom_core::{Action, Clock, Decision, SystemClock};
+use strongroom_crypto::RootKeys;
 use strongroom_policy::Engine;
-use strongroom_store::{InstanceKind, Options, Store};
+use strongroom_store::{InstanceKind, Options, Store, manifests};
 use tokio::{
     net::TcpListener,
-    sync::{Mutex, Semaphore, watch},
-    task::JoinHandle,
+    sync::{Mutex, Notify, Semaphore, watch},
+    task::{JoinHandle, JoinSet},
 };
 
 /// How long a start waits for the database.
@@ -34,6 +38,8 @@ pub struct Server {
     stop: watch::Sender<bool>,
     serving: JoinHandle<()>,
     listening: JoinHandle<()>,
+    following: JoinHandle<()>,
+    expiring: JoinHandle<()>,
     background: Background,
 }
 
@@ -41,6 +47,8 @@ pub struct Server {
 pub struct Background {
     audit: JoinHandle<()>,
     store: Store,
+    /// Ends when it is dropped.
+    _root: JoinSet<()>,
 }
 
 impl Background {
@@ -53,9 +61,20 @@ impl Background {
 
 /// Opens the instance: migrates the database, opens or makes the keyring. `stop` tells streams that the server stops.
 pub async fn open_app(settings: &Settings, stop: watch::Receiver<bool>) -> anyhow::Result<(Arc<App>, Background)> {
+    open_app_at(settings, stop, Arc::new(SystemClock)).await
+}
+
+/// The same with a clock that is given: for tests of what happens in a year.
+pub async fn open_app_at(
+    settings: &Settings,
+    stop: watch::Receiver<bool>,
+    clock: Arc<dyn Clock>,
+) -> anyhow::Result<(Arc<App>, Background)> {
     install_jwt_provider();
     // The root key first: with none, the database is not even looked at.
-    let root = RootKey::from_file(&settings.root_key)?;
+    let root = Root::open(&settings.root_key)?;
+    let mut waiting = Waiting::default();
+    root.wait(&mut waiting).await;
     let url = settings.database_url.expose_str().context("the database's URL is not text")?;
     let options = Options {
         max_connections: settings.database_connections,
@@ -66,22 +85,28 @@ pub async fn open_app(settings: &Settings, stop: watch::Receiver<bool>) -> anyho
     };
     let store = Store::connect(url, &options)?;
     wait_for_database(&store).await?;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    // A database that is somebody else's is left as it is, its schema too.
-    check_existing(&store, &root, &settings.instance, settings.kind).await?;
-    store.migrate().await?;
-    let instance = open_or_create(&store, &root, &settings.instance, settings.kind, clock.as_ref()).await?;
-    let keys = Arc::new(Keys::new(Arc::new(root), instance.keyring.clone()));
+    let instance = loop {
+        match open_instance(&store, root.keys(), settings, clock.as_ref()).await {
+            Err(error) if error.is_root_away() => {
+                waiting.pause(&format!("{:#}", anyhow::Error::new(error))).await;
+                root.wait(&mut waiting).await;
+            }
+            opened => break opened?,
+        }
+    };
+    let keys = Arc::new(Keys::new(root.keys().clone(), instance.keyring.clone()));
     let (audit, writing) = AuditWriter::start(store.clone(), keys.clone(), clock.clone());
     let app = Arc::new(App {
         instance,
         keys,
         access: AccessCache::default(),
+        anchor: settings.anchor.clone(),
         store: store.clone(),
         engine: Engine::new(),
         clock,
         audit,
         watchers: Arc::new(Watchers::default()),
+        expiry_changed: Notify::new(),
         reviewers: Reviewers::new(settings.reviewer_token.clone()),
         session_seconds: settings.session_seconds,
         deadlines: settings.deadlines,
@@ -90,12 +115,30 @@ pub async fn open_app(settings: &Settings, stop: watch::Receiver<bool>) -> anyho
         login_room: Arc::new(Semaphore::new(MAX_LOGINS)),
         stop,
     });
-    Ok((app, Background { audit: writing, store }))
+    check_anchor(&app, settings.accept_older_database).await?;
+    Ok((app, Background { audit: writing, store, _root: root.watch() }))
+}
+
+async fn open_instance(
+    store: &Store,
+    root: &RootKeys,
+    settings: &Settings,
+    clock: &dyn Clock,
+) -> Result<Instance, CannotOpen> {
+    // A database that is somebody else's is left as it is, its schema too.
+    check_existing(store, root, &settings.instance, settings.kind).await?;
+    store.migrate().await?;
+    open_or_create(store, root, &settings.instance, settings.kind, clock).await
 }
 
 impl Server {
     /// Starts a server and returns once it listens.
     pub async fn start(settings: &Settings) -> anyhow::Result<Self> {
+        Self::start_at(settings, Arc::new(SystemClock)).await
+    }
+
+    /// The same with a clock that is given.
+    pub async fn start_at(settings: &Settings, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
         metrics::handle();
         let tls = tls(&settings.certificate, &settings.key)?;
         let listener = TcpListener::bind(settings.listen)
@@ -103,12 +146,14 @@ impl Server {
             .with_context(|| format!("cannot listen on {}", settings.listen))?;
         let address = listener.local_addr()?;
         let (stop, stopped) = watch::channel(false);
-        let (app, background) = open_app(settings, stopped.clone()).await?;
+        let (app, background) = open_app_at(settings, stopped.clone(), clock).await?;
+        let expiring = tokio::spawn(expiry::run(app.clone(), stopped.clone()));
         let listening = tokio::spawn(listen(app.store.clone(), app.watchers.clone()));
+        let following = tokio::spawn(follow(app.clone(), stopped.clone()));
         let serving =
             tokio::spawn(serve(listener, tls, http::router(app), settings.connections, settings.deadlines, stopped));
         tracing::info!(%address, instance = settings.instance, "serving");
-        Ok(Self { address, stop, serving, listening, background })
+        Ok(Self { address, stop, serving, listening, following, expiring, background })
     }
 
     /// Where it listens.
@@ -122,8 +167,43 @@ impl Server {
         let _ = self.serving.await;
         self.listening.abort();
         let _ = self.listening.await;
+        let _ = self.following.await;
+        let _ = self.expiring.await;
         self.background.finish().await;
         tracing::info!("stopped");
+    }
+}
+
+/// Refuses a database that is older than its anchor, unless told otherwise: then that is audited, and anchored anew. Where there is no anchor yet, it is made.
+async fn check_anchor(app: &App, accept_older: bool) -> anyhow::Result<()> {
+    let Some(place) = &app.anchor else {
+        if app.instance.kind == InstanceKind::Production {
+            tracing::warn!("no anchor is configured: a rollback of the whole database would not be noticed");
+        }
+        return Ok(());
+    };
+    let Some(text) = place.read().await? else {
+        tracing::warn!(place = %place, "there is no anchor yet; it is made from what the database says now");
+        return Ok(write_anchor(app, false).await?);
+    };
+    let checkpoint = Checkpoint::open(&text, app.keyring().keyring_mac())?;
+    let (instance, rows) = {
+        let mut connection = app.store.reader().await?;
+        let instance = Access::now(app, &mut connection, None).await?.instance;
+        (instance, app.verify_all(manifests(&mut connection).await?)?)
+    };
+    let rows: Vec<_> = rows.iter().map(|row| &**row).collect();
+    match checkpoint.check(app.instance.id.0, &rows, |project| instance.is_buried(project)) {
+        Ok(()) => Ok(()),
+        Err(disagreement) if accept_older => {
+            tracing::warn!(disagreement = %disagreement, "accepted, as told");
+            let origin = Origin { request_id: uuid::Uuid::now_v7(), source: None };
+            let mut event = app.event(origin, None, Action::Verify, Decision::Allowed, "older-database-accepted");
+            event.resource = Some("instance".to_owned());
+            app.audit.commit(event).await?;
+            Ok(write_anchor(app, true).await?)
+        }
+        Err(disagreement) => Err(disagreement.into()),
     }
 }
 

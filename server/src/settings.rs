@@ -2,6 +2,12 @@
 //!
 //! Relative file names are relative to the settings file, so that a directory made by `init` works wherever it is mounted.
 
+mod root_key;
+
+pub use root_key::{RootKeySettings, RootKeySource};
+
+use crate::anchor::AnchorPlace;
+use crate::process::CoreDumps;
 use crate::quoting::harmless;
 use crate::serve::Deadlines;
 use serde::Deserialize;
@@ -9,7 +15,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
 };
-use strongroom_core::SecretBytes;
+use strongroom_core::{SecretBytes, is_kubernetes_name};
 use strongroom_store::InstanceKind;
 use thiserror::Error;
 
@@ -39,14 +45,20 @@ pub struct Settings {
     pub certificate: PathBuf,
     /// PEM of its key.
     pub key: PathBuf,
-    /// The root key's file.
-    pub root_key: PathBuf,
+    /// Where the root key comes from.
+    pub root_key: RootKeySettings,
+    /// Where the manifests' epochs are written outside the database.
+    pub anchor: Option<AnchorPlace>,
+    /// Whether a database older than its anchor is taken all the same. Not in the file: it is a word for one start.
+    pub accept_older_database: bool,
     /// The longest life of a session in seconds, at most 900.
     pub session_seconds: u32,
     /// The file with the token that the server itself presents to a cluster's TokenReview; read again as it is renewed.
     pub reviewer_token: PathBuf,
     /// Most connections at once.
     pub connections: usize,
+    /// Whether the process may leave core files.
+    pub core_dumps: CoreDumps,
     /// How long clients may take. Not in the file: only tests change it.
     pub deadlines: Deadlines,
 }
@@ -92,13 +104,17 @@ struct File {
     #[serde(default)]
     database: Database,
     tls: Tls,
-    root_key: RootKey,
+    root_key: root_key::Table,
+    #[serde(default)]
+    anchor: Anchor,
     #[serde(default)]
     sessions: Sessions,
     #[serde(default)]
     kubernetes: Kubernetes,
     #[serde(default)]
     limits: Limits,
+    #[serde(default)]
+    process: Process,
 }
 
 #[derive(Clone, Copy, Default, Deserialize)]
@@ -130,10 +146,11 @@ struct Tls {
     key: PathBuf,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RootKey {
-    file: PathBuf,
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Anchor {
+    file: Option<PathBuf>,
+    config_map: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -170,6 +187,12 @@ impl Default for Limits {
     fn default() -> Self {
         Self { connections: 10_000 }
     }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Process {
+    core_dumps: bool,
 }
 
 fn default_listen() -> SocketAddr {
@@ -221,12 +244,21 @@ impl Settings {
         if parsed.limits.connections == 0 {
             return Err(malformed("limits.connections: at least 1".to_owned()));
         }
+        let anchor = match (parsed.anchor.file, parsed.anchor.config_map) {
+            (None, None) => None,
+            (Some(file), None) => Some(AnchorPlace::File(resolve(file))),
+            (None, Some(name)) => Some(config_map(&name).ok_or_else(|| {
+                malformed("anchor.config_map: written namespace/name, as Kubernetes names them".to_owned())
+            })?),
+            (Some(_), Some(_)) => return Err(malformed("anchor: either file or config_map".to_owned())),
+        };
+        let kind = match parsed.kind {
+            Kind::Dev => InstanceKind::Dev,
+            Kind::Production => InstanceKind::Production,
+        };
         Ok(Self {
             instance: parsed.instance,
-            kind: match parsed.kind {
-                Kind::Dev => InstanceKind::Dev,
-                Kind::Production => InstanceKind::Production,
-            },
+            kind,
             listen: parsed.listen,
             log: log.unwrap_or(parsed.log),
             database_url,
@@ -234,13 +266,22 @@ impl Settings {
             database_connections: parsed.database.connections,
             certificate: resolve(parsed.tls.certificate),
             key: resolve(parsed.tls.key),
-            root_key: resolve(parsed.root_key.file),
+            root_key: parsed.root_key.parse(kind, resolve).map_err(malformed)?,
+            anchor,
+            accept_older_database: false,
             session_seconds: parsed.sessions.seconds,
             reviewer_token: parsed.kubernetes.reviewer_token,
             connections: parsed.limits.connections,
+            core_dumps: if parsed.process.core_dumps { CoreDumps::Allowed } else { CoreDumps::Off },
             deadlines: Deadlines::default(),
         })
     }
+}
+
+fn config_map(text: &str) -> Option<AnchorPlace> {
+    let (namespace, name) = text.split_once('/')?;
+    let well_formed = is_kubernetes_name(namespace) && is_kubernetes_name(name);
+    well_formed.then(|| AnchorPlace::ConfigMap { namespace: namespace.to_owned(), name: name.to_owned() })
 }
 
 /// What is wrong and where, without the line itself: a password in the wrong place must not reach the log.
@@ -268,8 +309,15 @@ mod tests {
     #[test]
     fn files_are_relative_to_the_settings_file() {
         let settings = parse(GOOD, Some("postgres://x")).unwrap();
-        assert_eq!(settings.root_key, Path::new("/etc/strongroom/root.key"));
+        assert_eq!(settings.root_key.current, RootKeySource::File("/etc/strongroom/root.key".into()));
         assert_eq!(settings.kind, InstanceKind::Production);
+    }
+
+    #[test]
+    fn core_dumps_are_off_unless_asked_for() {
+        assert_eq!(parse(GOOD, Some("postgres://x")).unwrap().core_dumps, CoreDumps::Off);
+        let asked = format!("{GOOD}[process]\ncore_dumps = true\n");
+        assert_eq!(parse(&asked, Some("postgres://x")).unwrap().core_dumps, CoreDumps::Allowed);
     }
 
     #[test]
@@ -281,6 +329,8 @@ mod tests {
             (GOOD.replace("trial", "Trial"), Some("postgres://x"), "instance:"),
             (format!("{GOOD}[sessions]\nseconds = 3600\n"), Some("postgres://x"), "sessions.seconds"),
             (GOOD.replace("[root_key]\nfile = \"root.key\"\n", ""), Some("postgres://x"), "root_key"),
+            (GOOD.replace("file = \"root.key\"", "env = true"), Some("postgres://x"), "root_key.env"),
+            (GOOD.replace("file", "previous_file"), Some("postgres://x"), "/server.toml: root_key: none of"),
             (
                 GOOD.replace("instance", "kind = \"canary\"\ninstance"),
                 Some("postgres://x"),
@@ -298,7 +348,7 @@ mod tests {
     fn every_option_is_documented() {
         let documentation = include_str!("../../docs/configuration.md");
         // An unknown option's error lists all known ones, from the code.
-        for table in ["", "database", "tls", "root_key", "sessions", "kubernetes", "limits"] {
+        for table in ["", "database", "tls", "root_key", "sessions", "kubernetes", "limits", "process"] {
             let text = if table.is_empty() {
                 "unknown_option = 1\n".to_owned()
             } else {
@@ -308,10 +358,9 @@ mod tests {
             let (_, known) = error.split_once("expected ").unwrap();
             let names: Vec<_> = known.split('`').skip(1).step_by(2).collect();
             assert!(!names.is_empty(), "{error}");
-            for name in names
-                .into_iter()
-                .filter(|name| !["database", "tls", "root_key", "sessions", "kubernetes", "limits"].contains(name))
-            {
+            for name in names.into_iter().filter(|name| {
+                !["database", "tls", "root_key", "sessions", "kubernetes", "limits", "process"].contains(name)
+            }) {
                 let option = if table.is_empty() { format!("| `{name}` |") } else { format!("| `{table}.{name}` |") };
                 assert!(documentation.contains(&option), "docs/configuration.md lacks {option}");
             }

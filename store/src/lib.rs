@@ -15,6 +15,7 @@ mod notifications;
 mod policies;
 mod pool;
 mod projects;
+mod replicas;
 mod revision;
 mod roles;
 mod secrets;
@@ -41,13 +42,16 @@ pub use projects::{
     ProjectKeyRow, ProjectRow, ProjectSettings, insert_project, insert_project_key, project_keys, projects,
     update_project, update_project_key,
 };
-pub use revision::{RevisionRow, insert_revision, lock_revision, update_revision};
+pub use replicas::{beat, live_replicas, try_duty};
+pub use revision::{RevisionRow, insert_revision, lock_revision, revision, update_revision};
 pub use roles::{
     MemberRow, RoleRow, delete_members, delete_role, insert_member, insert_role, members_of_project, roles_of_project,
 };
 pub use secrets::{
-    Found, SecretRow, Selector, VersionRow, VersionState, find_secret, insert_secret, insert_version, list_secrets,
-    lock_secret, read_secret, update_secret, update_version, versions_of,
+    DueExpiry, ExpiryCounts, ExpiryStage, Found, SecretRow, Selector, VersionRow, VersionState, claim_expiries,
+    count_expiries, due_expiries, find_secret, find_version, forget_expiry, has_room, insert_secret, insert_version,
+    list_secrets, lock_secret, lock_version, mark_expiry, next_expiry, prune_versions, purge_secret, read_secret,
+    read_version, update_secret, update_version, versions_of,
 };
 pub use tokens::{TokenRow, insert_token, tokens};
 pub use tombstones::{TombstoneRow, delete_tombstones, insert_tombstone, tombstones};

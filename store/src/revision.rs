@@ -35,6 +35,19 @@ pub async fn lock_revision(connection: &mut Connection) -> Result<Option<Unverif
     }))
 }
 
+/// The revision as it is now.
+pub async fn revision(connection: &mut Connection) -> Result<Option<Unverified<RevisionRow>>, StoreError> {
+    let row = sqlx::query!("SELECT revision, mac_generation, mac_layout, mac FROM access_revision")
+        .fetch_optional(connection)
+        .await?;
+    Ok(row.map(|r| {
+        Unverified::new(
+            RevisionRow { revision: r.revision },
+            RowMac { generation: r.mac_generation, layout: r.mac_layout, tag: r.mac },
+        )
+    }))
+}
+
 /// Writes the first revision.
 pub async fn insert_revision(connection: &mut Connection, row: &Maced<RevisionRow>) -> Result<(), StoreError> {
     let mac = row.mac();

@@ -84,7 +84,8 @@ impl Installation {
         init.args(["--instance", INSTANCE, "--cluster", CLUSTER, "--database-url-file"])
             .arg(&url)
             .arg("--database-ca")
-            .arg(&ca);
+            .arg(&ca)
+            .args(["--anchor-config-map", "strongroom/strongroom-anchor"]);
         command::text(&mut init, b"").await?;
         self.add_setting("server.toml", "log = \"trace\"")?;
         self.add_setting("injector.toml", "log_level = \"trace\"")

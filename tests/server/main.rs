@@ -2,17 +2,25 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod access;
+mod anchor;
 mod audit;
 mod backends;
 mod characters;
 mod documents;
+mod expiry;
 mod forbids;
+mod generate;
 mod leaks;
 mod limits;
 mod lists;
 mod locks;
 mod login;
+mod matrix;
+mod metadata;
+mod model;
 mod openapi;
+mod places;
+mod projects;
 mod replicas;
 mod review;
 mod routes;
@@ -21,4 +29,5 @@ mod start;
 mod stop;
 mod tampering;
 mod traps;
+mod versions;
 mod watch;

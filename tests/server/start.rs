@@ -4,7 +4,11 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
 use strongroom_client::{Credential, PutOptions};
 use strongroom_core::{SecretBytes, SystemClock};
 use strongroom_crypto::RootKey;
-use strongroom_server::{Server, instance::open_or_create};
+use strongroom_server::{
+    Server,
+    instance::open_or_create,
+    settings::{RootKeySettings, RootKeySource},
+};
 use strongroom_store::{InstanceKind, Options, Store};
 use strongroom_tests::{INSTANCE, TestServer, empty_database, field, fields, path, reference};
 
@@ -37,7 +41,7 @@ async fn each_unusable_root_key_is_a_clear_error_and_nothing_is_overwritten() {
     server.admin().put(&path("shop/db"), fields(&[("a", "kept")]), PutOptions::default()).await.unwrap();
     server.stop().await;
     let right = server.settings.root_key.clone();
-    let key = fs::read(&right).unwrap();
+    let key = fs::read(server.directory().join("root.key")).unwrap();
     let before = server.sql().await.dump().await;
     let file = |name: &str, content: Option<&[u8]>, mode: u32| -> PathBuf {
         let path = server.directory().join(name);
@@ -64,7 +68,7 @@ async fn each_unusable_root_key_is_a_clear_error_and_nothing_is_overwritten() {
         ("a directory", directory, "not a regular file"),
     ];
     for (name, root_key, expected) in cases {
-        server.settings.root_key.clone_from(&root_key);
+        server.settings.root_key = RootKeySettings::only(RootKeySource::File(root_key.clone()));
         let error = start_fails(&server).await;
         assert!(error.contains(expected), "{name}: {error}");
         assert!(
@@ -83,7 +87,7 @@ async fn the_database_of_another_kind_or_name_is_refused_and_not_touched() {
     let mut server = TestServer::start().await;
     server.stop().await;
     let before = server.sql().await.dump().await;
-    let root = RootKey::from_file(&server.settings.root_key).unwrap();
+    let root = RootKey::from_file(&server.directory().join("root.key")).unwrap();
     let store = Store::connect(&server.database_url(), &Options::default()).unwrap();
     for (name, kind, expected) in [
         (INSTANCE, InstanceKind::Production, "belongs to an instance of kind dev, and these settings say production"),

@@ -16,5 +16,5 @@ mod words;
 pub use database::{Sql, TestDatabase, empty_database};
 pub use logs::logged;
 pub use raw::{Answer, Raw};
-pub use server::{CLUSTER, INSTANCE, TestServer};
+pub use server::{CLUSTER, INSTANCE, Replica, TestServer};
 pub use words::{eventually, field, fields, folder, hex, path, pinned, project, raw_bytes, reference};

@@ -13,11 +13,19 @@ use std::{
 };
 use strongroom_api::access::{Grant, NewCluster, NewGrant, NewProject, Trust};
 use strongroom_client::{Client, Credential};
-use strongroom_core::{Action, Clock as _, ProjectName, Scope, SecretBytes, SystemClock};
-use strongroom_crypto::{Keyring, RootKey};
+use strongroom_core::{Action, Clock, ProjectName, Scope, SecretBytes, SystemClock};
+use strongroom_crypto::Keyring;
 use strongroom_local::{Issuer, Pod};
 use strongroom_server::{
-    Deadlines, Server, Settings, app::Origin, init::Init, instance::open_or_create, open_app, operations::claim::claim,
+    Background, Deadlines, Server, Settings,
+    app::{App, Origin},
+    init::Init,
+    instance::open_or_create,
+    open_app, open_app_at,
+    operations::claim::claim,
+    process::CoreDumps,
+    root::Root,
+    settings::{RootKeySettings, RootKeySource},
 };
 use strongroom_store::{InstanceKind, Options, Store};
 use uuid::Uuid;
@@ -95,6 +103,7 @@ impl TestServer {
             listen: "127.0.0.1".to_owned(),
             database_url: None,
             database_ca: None,
+            anchor_config_map: None,
             agent_image: "strongroom/agent:test".to_owned(),
         };
         init.run(&SystemClock).unwrap();
@@ -109,10 +118,13 @@ impl TestServer {
             database_connections: 8,
             certificate: file("tls.crt"),
             key: file("tls.key"),
-            root_key: file("root.key"),
+            root_key: RootKeySettings::only(RootKeySource::File(file("root.key"))),
+            anchor: None,
+            accept_older_database: false,
             session_seconds: 900,
             reviewer_token: file("reviewer-token"),
             connections: 1_000,
+            core_dumps: CoreDumps::Off,
             deadlines: Deadlines::default(),
         };
         let issuer = Issuer::new(format!("https://{}.test", Uuid::new_v4()));
@@ -134,6 +146,18 @@ impl TestServer {
     pub async fn restart(&mut self) {
         self.stop().await;
         self.running = Some(RunningServer(Server::start(&self.settings).await.unwrap()));
+    }
+
+    /// The same with a clock of the test's. Sessions and tokens end by it too.
+    pub async fn restart_at(&mut self, clock: Arc<dyn Clock>) {
+        self.stop().await;
+        self.running = Some(RunningServer(Server::start_at(&self.settings, clock).await.unwrap()));
+    }
+
+    /// What a server is made of, without its doors and its background work, on the same database: for operations called directly.
+    pub async fn app_at(&self, clock: Arc<dyn Clock>) -> (Arc<App>, Background) {
+        let (_, stopped) = tokio::sync::watch::channel(false);
+        open_app_at(&self.settings, stopped, clock).await.unwrap()
     }
 
     /// Stops it in order.
@@ -185,9 +209,9 @@ impl TestServer {
 
     /// The instance's keyring, opened as the server does it: for sessions that no login gives.
     pub async fn keyring(&self) -> Arc<Keyring> {
-        let root = RootKey::from_file(&self.settings.root_key).unwrap();
+        let root = Root::open(&self.settings.root_key).unwrap();
         let store = Store::connect(&self.database.url(), &Options::default()).unwrap();
-        let instance = open_or_create(&store, &root, INSTANCE, InstanceKind::Dev, &SystemClock).await.unwrap();
+        let instance = open_or_create(&store, &**root.keys(), INSTANCE, InstanceKind::Dev, &SystemClock).await.unwrap();
         store.close().await;
         instance.keyring
     }
@@ -255,6 +279,12 @@ impl TestServer {
         self.admin().create_grant(&grant).await.unwrap()
     }
 
+    /// Another server on the same database, which has seen nothing yet; `None` where it does not start.
+    pub async fn replica(&self) -> Option<Replica> {
+        let server = Server::start(&self.settings).await.ok()?;
+        Some(Replica { server, ca: self.ca() })
+    }
+
     /// A raw connection.
     pub async fn connect(&self) -> Raw {
         Raw::connect(self.address(), &self.ca()).await
@@ -264,5 +294,35 @@ impl TestServer {
     pub async fn request(&self, method: &str, target: &str, credential: Option<&str>, body: Option<&str>) -> Answer {
         let credential = credential.map(|credential| format!("Bearer {credential}"));
         self.connect().await.request(method, target, credential.as_deref(), body).await
+    }
+}
+
+/// Another server on the same database.
+pub struct Replica {
+    server: Server,
+    ca: String,
+}
+
+impl Replica {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
+    /// One request on a connection of its own, with `Bearer` and the credential.
+    pub async fn request(&self, method: &str, target: &str, credential: Option<&str>, body: Option<&str>) -> Answer {
+        let credential = credential.map(|credential| format!("Bearer {credential}"));
+        Raw::connect(self.address(), &self.ca).await.request(method, target, credential.as_deref(), body).await
+    }
+
+    /// Stops it in order.
+    pub async fn stop(self) {
+        self.server.stop().await;
+    }
+}
+
+impl std::fmt::Debug for Replica {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Replica({})", self.address())
     }
 }

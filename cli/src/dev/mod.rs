@@ -57,7 +57,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     process::log(&arguments.log)
         .map_err(|_| Failure::usage("--log has no such level", "Give off, error, warn, info, debug or trace."))?;
-    process::harden();
+    process::harden(process::CoreDumps::Off);
     // These two outlive the runtime, so that no task has a connection to a database that is gone, or writes to a directory that is.
     let directory = Directory::make().map_err(|error| failure(&error))?;
     let mut database = None;

@@ -99,7 +99,13 @@ impl World {
 
         let path = SecretPath::parse(SECRET).expect("a well-formed path");
         client.create_project(&NewProject { name: path.project() }).await?;
-        client.put(&path, sample(), PutOptions { if_version: Some(0), reason: Some("a sample".to_owned()) }).await?;
+        client
+            .put(
+                &path,
+                sample(),
+                PutOptions { if_version: Some(0), reason: Some("a sample".to_owned()), ..PutOptions::default() },
+            )
+            .await?;
         let scope = Scope::Secret(path);
         client.create_grant(&NewGrant { principal: WORKLOAD.to_owned(), actions: vec![Action::Read], scope }).await?;
         progress.done("secret", &format!("{SECRET}, for {WORKLOAD}"));
@@ -197,6 +203,7 @@ fn settings(listen: IpAddr, port: u16, directory: &Directory, database: &Databas
         listen: if listen.is_ipv6() { format!("[{listen}]") } else { listen.to_string() },
         database_url: private_url,
         database_ca: None,
+        anchor_config_map: None,
         agent_image: "none".to_owned(),
     }
     .run(&SystemClock)?;

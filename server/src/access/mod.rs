@@ -15,14 +15,17 @@ pub use project::{Key, ProjectAccess, Role};
 use crate::{app::App, failure::Failure};
 use std::{
     collections::HashMap,
-    sync::{Arc, RwLock},
+    sync::{Arc, Mutex, RwLock},
+    time::{Duration, Instant},
 };
 use strongroom_core::{AccessRow, ProjectId, ProjectName, Unverified, Verified};
 use strongroom_crypto::{Entries, Keyring};
-use strongroom_store::{Connection, ManifestRow, ManifestScope, manifest, manifests_for};
+use strongroom_store::{Connection, ManifestRow, ManifestScope, manifest, manifests, manifests_for};
 
 /// How often a look is repeated when rows change while they are loaded.
 const ATTEMPTS: usize = 8;
+/// How long a scope whose rows did not fit is refused without another look.
+const REFUSED_FOR: Duration = Duration::from_secs(1);
 
 /// What stands for one request: the instance, and the project it is about, where there is one.
 #[derive(Clone, Debug)]
@@ -38,6 +41,18 @@ pub struct Access {
 pub struct AccessCache {
     instance: RwLock<Option<Arc<InstanceAccess>>>,
     projects: RwLock<HashMap<ProjectId, Arc<ProjectAccess>>>,
+    /// Who loads: after a change all requests find it at once, and one of them is enough.
+    turn: tokio::sync::Mutex<()>,
+    /// Scopes whose rows did not fit, for a moment: not every request must find it out anew, while others wait for their turn.
+    refused: Mutex<HashMap<ManifestScope, Refused>>,
+}
+
+#[derive(Clone, Debug)]
+struct Refused {
+    until: Instant,
+    /// The manifest's MAC at that time.
+    tag: Vec<u8>,
+    what: String,
 }
 
 /// A manifest whose MAC was checked, with the tag it was checked by: the same row again needs no second check.
@@ -93,7 +108,14 @@ impl Access {
             Standing::Older => return Ok(Looked::Older),
             Standing::Same => kept.expect("it was compared"),
             Standing::Changed => {
-                let Some((loaded, keyring)) = InstanceAccess::load(app, connection, of_instance).await? else {
+                app.access.check_refused(&of_instance)?;
+                let _turn = app.access.turn.lock().await;
+                if app.access.epoch(ManifestScope::Instance) != kept.map(|kept| kept.manifest.row.epoch) {
+                    return Ok(Looked::Moved);
+                }
+                let (scope, tag) = (ManifestScope::Instance, of_instance.tag().to_vec());
+                let loaded = InstanceAccess::load(app, connection, of_instance).await;
+                let Some((loaded, keyring)) = loaded.inspect_err(|error| app.access.refuse(scope, tag, error))? else {
                     return Ok(Looked::Moved);
                 };
                 app.access.keep_instance(loaded, || app.keys.adopt(keyring))
@@ -120,13 +142,57 @@ impl Access {
                 let kept = kept.expect("it was compared");
                 if Arc::ptr_eq(&kept.row, row) { kept } else { app.access.keep_project(kept.with_row(row.clone())) }
             }
-            Standing::Changed => match ProjectAccess::load(app, connection, row.clone(), manifest).await? {
-                Some(loaded) => app.access.keep_project(loaded),
-                None => return Ok(Looked::Moved),
-            },
+            Standing::Changed => {
+                app.access.check_refused(&manifest)?;
+                let _turn = app.access.turn.lock().await;
+                if app.access.epoch(scope) != kept.map(|kept| kept.manifest.row.epoch) {
+                    return Ok(Looked::Moved);
+                }
+                let tag = manifest.tag().to_vec();
+                let loaded = ProjectAccess::load(app, connection, row.clone(), manifest).await;
+                match loaded.inspect_err(|error| app.access.refuse(scope, tag, error))? {
+                    Some(loaded) => app.access.keep_project(loaded),
+                    None => return Ok(Looked::Moved),
+                }
+            }
         };
         Ok(Looked::Found(Self { instance, project: Some(project) }))
     }
+}
+
+/// Loads every scope anew and checks it, without touching what is kept. Answers how many scopes there are.
+///
+/// # Errors
+/// [`Failure::Integrity`] for the first scope whose rows do not fit.
+pub async fn check_everything(app: &App, connection: &mut Connection) -> Result<usize, Failure> {
+    for _ in 0..ATTEMPTS {
+        let found = manifests(connection).await?;
+        let count = found.len();
+        let (mut instance, mut projects) = (None, HashMap::new());
+        for row in found {
+            match row.claimed(|row| row.scope) {
+                ManifestScope::Instance => instance = Some(row),
+                ManifestScope::Project(id) => drop(projects.insert(id, row)),
+            }
+        }
+        let instance = instance.ok_or_else(|| missing(ManifestScope::Instance))?;
+        let Some((instance, _)) = InstanceAccess::load(app, connection, instance).await? else { continue };
+        let mut moved = false;
+        for row in instance.projects() {
+            let manifest = match projects.remove(&row.id) {
+                Some(manifest) => manifest,
+                // Made since the manifests were read, or removed by somebody.
+                None => manifest(connection, ManifestScope::Project(row.id))
+                    .await?
+                    .ok_or_else(|| missing(ManifestScope::Project(row.id)))?,
+            };
+            moved |= ProjectAccess::load(app, connection, row.clone(), manifest).await?.is_none();
+        }
+        if !moved {
+            return Ok(count);
+        }
+    }
+    Err(Failure::Unavailable("the access rows, which change all the time,"))
 }
 
 enum Looked {
@@ -144,6 +210,32 @@ impl AccessCache {
     /// What is kept of the instance.
     pub fn instance_kept(&self) -> Option<Arc<InstanceAccess>> {
         read(&self.instance).clone()
+    }
+
+    /// Remembers for a moment that a scope's rows do not fit.
+    fn refuse(&self, scope: ManifestScope, tag: Vec<u8>, error: &Failure) {
+        if let Failure::Integrity(what) = error {
+            let refused = Refused { until: Instant::now() + REFUSED_FOR, tag, what: what.clone() };
+            self.refused.lock().expect("nothing panics while it holds this lock").insert(scope, refused);
+        }
+    }
+
+    fn check_refused(&self, manifest: &Unverified<ManifestRow>) -> Result<(), Failure> {
+        let refused = self.refused.lock().expect("nothing panics while it holds this lock");
+        match refused.get(&manifest.claimed(|row| row.scope)) {
+            Some(refused) if refused.until > Instant::now() && refused.tag == manifest.tag() => {
+                Err(Failure::Integrity(refused.what.clone()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The epoch that is kept of a scope.
+    fn epoch(&self, scope: ManifestScope) -> Option<i64> {
+        match scope {
+            ManifestScope::Instance => read(&self.instance).as_ref().map(|kept| kept.manifest.row.epoch),
+            ManifestScope::Project(id) => read(&self.projects).get(&id).map(|kept| kept.manifest.row.epoch),
+        }
     }
 
     /// Keeps the newer of what is kept and what was loaded, and answers what was loaded: it was right when it was looked at.

@@ -1,19 +1,25 @@
-//! `/api/v1/projects`, `clusters`, `roles`, `grants`, `policies`.
+//! `/api/v1/projects`, `project`, `clusters`, `roles`, `grants`, `policies`.
 
 use super::{
-    body::JsonBody, caller::Authenticated, document::errors, problem::Refusal, query::Parameters, secrets::json,
+    answer::{many, none, one},
+    body::JsonBody,
+    caller::Authenticated,
+    document::errors,
+    problem::Refusal,
+    query::Parameters,
 };
 use crate::{
-    app::{App, Caller},
-    failure::Failure,
+    app::App,
     operations::{clusters, grants, policies, projects, roles},
 };
 use axum::{extract::State, http::StatusCode, response::Response};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use std::sync::Arc;
 use strongroom_api::{
     ErrorCode,
-    access::{Cluster, Grant, Items, NewCluster, NewGrant, NewProject, Policy, Project, Role},
+    access::{
+        Cluster, Grant, Items, NewCluster, NewGrant, NewProject, PatchProject, Policy, Project, ProjectInfo, Role,
+    },
     routes,
 };
 use strongroom_core::{GrantId, ProjectName, RoleName};
@@ -22,15 +28,15 @@ use utoipa::IntoParams;
 type Server = State<Arc<App>>;
 
 errors! {
-    Create: Forbidden, AlreadyExists, UnprocessableContent;
-    List: Forbidden;
-    Delete: Forbidden, NotFound, UnprocessableContent;
-    Put: Forbidden, NotFound, ProjectShredded, UnprocessableContent;
-    CreateGrant: Forbidden, NotFound, ProjectShredded, AlreadyExists, UnprocessableContent;
-    PutPolicy: Forbidden, NotFound, ProjectShredded, BadPolicy, UnprocessableContent;
-    ListOfProject: Forbidden, NotFound, ProjectShredded;
-    DeleteOfProject: Forbidden, NotFound, ProjectShredded;
-    DeleteRole: BadPath, Forbidden, NotFound, ProjectShredded;
+    CreateErrors: Forbidden, AlreadyExists, UnprocessableContent;
+    ListErrors: Forbidden;
+    DeleteErrors: Forbidden, NotFound, UnprocessableContent;
+    PutErrors: Forbidden, NotFound, ProjectShredded, UnprocessableContent;
+    CreateGrantErrors: Forbidden, NotFound, ProjectShredded, AlreadyExists, UnprocessableContent;
+    PutPolicyErrors: Forbidden, NotFound, ProjectShredded, BadPolicy, UnprocessableContent;
+    ListOfProjectErrors: Forbidden, NotFound, ProjectShredded;
+    DeleteOfProjectErrors: Forbidden, NotFound, ProjectShredded;
+    DeleteRoleErrors: BadPath, Forbidden, NotFound, ProjectShredded;
 }
 
 /// `?project=`
@@ -76,7 +82,7 @@ pub(super) struct Name {
 /// Makes a project.
 #[utoipa::path(post, path = routes::PROJECTS, operation_id = "create_project", tag = "access",
     request_body = NewProject,
-    responses((status = OK, description = "The new project.", body = Project), Create))]
+    responses((status = OK, description = "The new project.", body = Project), CreateErrors))]
 pub(super) async fn create_project(
     State(app): Server,
     Authenticated(caller): Authenticated,
@@ -92,10 +98,44 @@ pub(super) async fn projects(State(app): Server, Authenticated(caller): Authenti
     many(&caller, projects::list(&app, &caller).await)
 }
 
+/// `?name=`
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ByName {
+    /// Its name.
+    name: ProjectName,
+}
+
+/// Shows a project's settings.
+#[utoipa::path(get, path = routes::PROJECT, operation_id = "read_project", tag = "access",
+    params(ByName),
+    responses((status = OK, description = "The project as it is.", body = ProjectInfo), ListOfProjectErrors))]
+pub(super) async fn project(
+    State(app): Server,
+    Authenticated(caller): Authenticated,
+    Parameters(ByName { name }): Parameters<ByName>,
+) -> Result<Response, Refusal> {
+    one(&caller, projects::settings(&app, &caller, &name).await)
+}
+
+/// Changes a project's settings.
+#[utoipa::path(patch, path = routes::PROJECT, operation_id = "patch_project", tag = "access",
+    params(ByName), request_body(content((PatchProject = "application/json"), (PatchProject = "application/merge-patch+json"))),
+    responses((status = OK, description = "The project as it is now.", body = ProjectInfo), PutErrors))]
+pub(super) async fn patch_project(
+    State(app): Server,
+    Authenticated(caller): Authenticated,
+    Parameters(ByName { name }): Parameters<ByName>,
+    JsonBody(patch): JsonBody<PatchProject>,
+) -> Result<Response, Refusal> {
+    one(&caller, projects::patch_settings(&app, &caller, &name, &patch).await)
+}
+
 /// Registers a cluster.
 #[utoipa::path(post, path = routes::CLUSTERS, operation_id = "create_cluster", tag = "access",
     request_body = NewCluster,
-    responses((status = OK, description = "The registered cluster.", body = Cluster), Create))]
+    responses((status = OK, description = "The registered cluster.", body = Cluster), CreateErrors))]
 pub(super) async fn create_cluster(
     State(app): Server,
     Authenticated(caller): Authenticated,
@@ -106,7 +146,7 @@ pub(super) async fn create_cluster(
 
 /// Lists clusters.
 #[utoipa::path(get, path = routes::CLUSTERS, operation_id = "list_clusters", tag = "access",
-    responses((status = OK, description = "All of them.", body = Items<Cluster>), List))]
+    responses((status = OK, description = "All of them.", body = Items<Cluster>), ListErrors))]
 pub(super) async fn clusters(State(app): Server, Authenticated(caller): Authenticated) -> Result<Response, Refusal> {
     many(&caller, clusters::list(&app, &caller).await)
 }
@@ -114,7 +154,7 @@ pub(super) async fn clusters(State(app): Server, Authenticated(caller): Authenti
 /// Removes a cluster.
 #[utoipa::path(delete, path = routes::CLUSTERS, operation_id = "delete_cluster", tag = "access",
     params(Name),
-    responses((status = NO_CONTENT, description = "It is removed."), Delete))]
+    responses((status = NO_CONTENT, description = "It is removed."), DeleteErrors))]
 pub(super) async fn delete_cluster(
     State(app): Server,
     Authenticated(caller): Authenticated,
@@ -126,7 +166,7 @@ pub(super) async fn delete_cluster(
 /// Makes a role or replaces its members.
 #[utoipa::path(put, path = routes::ROLES, operation_id = "put_role", tag = "access",
     request_body = Role,
-    responses((status = OK, description = "The role as it is now.", body = Role), Put))]
+    responses((status = OK, description = "The role as it is now.", body = Role), PutErrors))]
 pub(super) async fn put_role(
     State(app): Server,
     Authenticated(caller): Authenticated,
@@ -138,7 +178,7 @@ pub(super) async fn put_role(
 /// Lists a project's roles.
 #[utoipa::path(get, path = routes::ROLES, operation_id = "list_roles", tag = "access",
     params(OfProject),
-    responses((status = OK, description = "All of them.", body = Items<Role>), ListOfProject))]
+    responses((status = OK, description = "All of them.", body = Items<Role>), ListOfProjectErrors))]
 pub(super) async fn roles(
     State(app): Server,
     Authenticated(caller): Authenticated,
@@ -150,7 +190,7 @@ pub(super) async fn roles(
 /// Removes a role.
 #[utoipa::path(delete, path = routes::ROLES, operation_id = "delete_role", tag = "access",
     params(Named),
-    responses((status = NO_CONTENT, description = "It is removed."), DeleteRole))]
+    responses((status = NO_CONTENT, description = "It is removed."), DeleteRoleErrors))]
 pub(super) async fn delete_role(
     State(app): Server,
     Authenticated(caller): Authenticated,
@@ -164,7 +204,7 @@ pub(super) async fn delete_role(
 /// Grants.
 #[utoipa::path(post, path = routes::GRANTS, operation_id = "create_grant", tag = "access",
     request_body = NewGrant,
-    responses((status = OK, description = "The new grant.", body = Grant), CreateGrant))]
+    responses((status = OK, description = "The new grant.", body = Grant), CreateGrantErrors))]
 pub(super) async fn create_grant(
     State(app): Server,
     Authenticated(caller): Authenticated,
@@ -176,7 +216,7 @@ pub(super) async fn create_grant(
 /// Lists a project's grants.
 #[utoipa::path(get, path = routes::GRANTS, operation_id = "list_grants", tag = "access",
     params(OfProject),
-    responses((status = OK, description = "All of them.", body = Items<Grant>), ListOfProject))]
+    responses((status = OK, description = "All of them.", body = Items<Grant>), ListOfProjectErrors))]
 pub(super) async fn grants(
     State(app): Server,
     Authenticated(caller): Authenticated,
@@ -188,7 +228,7 @@ pub(super) async fn grants(
 /// Revokes a grant.
 #[utoipa::path(delete, path = routes::GRANTS, operation_id = "delete_grant", tag = "access",
     params(Identified),
-    responses((status = NO_CONTENT, description = "It is revoked."), DeleteOfProject))]
+    responses((status = NO_CONTENT, description = "It is revoked."), DeleteOfProjectErrors))]
 pub(super) async fn delete_grant(
     State(app): Server,
     Authenticated(caller): Authenticated,
@@ -200,7 +240,7 @@ pub(super) async fn delete_grant(
 /// Writes a policy.
 #[utoipa::path(put, path = routes::POLICIES, operation_id = "put_policy", tag = "access",
     request_body = Policy,
-    responses((status = OK, description = "The policy as it is now.", body = Policy), PutPolicy))]
+    responses((status = OK, description = "The policy as it is now.", body = Policy), PutPolicyErrors))]
 pub(super) async fn put_policy(
     State(app): Server,
     Authenticated(caller): Authenticated,
@@ -212,7 +252,7 @@ pub(super) async fn put_policy(
 /// Lists a project's policies.
 #[utoipa::path(get, path = routes::POLICIES, operation_id = "list_policies", tag = "access",
     params(OfProject),
-    responses((status = OK, description = "All of them.", body = Items<Policy>), ListOfProject))]
+    responses((status = OK, description = "All of them.", body = Items<Policy>), ListOfProjectErrors))]
 pub(super) async fn policies(
     State(app): Server,
     Authenticated(caller): Authenticated,
@@ -224,23 +264,11 @@ pub(super) async fn policies(
 /// Removes a policy.
 #[utoipa::path(delete, path = routes::POLICIES, operation_id = "delete_policy", tag = "access",
     params(Named),
-    responses((status = NO_CONTENT, description = "It is removed."), DeleteOfProject))]
+    responses((status = NO_CONTENT, description = "It is removed."), DeleteOfProjectErrors))]
 pub(super) async fn delete_policy(
     State(app): Server,
     Authenticated(caller): Authenticated,
     Parameters(Named { project, name }): Parameters<Named>,
 ) -> Result<StatusCode, Refusal> {
     none(&caller, policies::delete(&app, &caller, &project, &name).await)
-}
-
-fn one(caller: &Caller, outcome: Result<impl Serialize, Failure>) -> Result<Response, Refusal> {
-    outcome.map(|body| json(&body)).map_err(|failure| Refusal::from_failure(failure, caller.origin))
-}
-
-fn many<T: Serialize>(caller: &Caller, outcome: Result<Vec<T>, Failure>) -> Result<Response, Refusal> {
-    one(caller, outcome.map(|items| Items { items }))
-}
-
-fn none(caller: &Caller, outcome: Result<(), Failure>) -> Result<StatusCode, Refusal> {
-    outcome.map(|()| StatusCode::NO_CONTENT).map_err(|failure| Refusal::from_failure(failure, caller.origin))
 }

@@ -25,7 +25,7 @@ use utoipa_axum::router::OpenApiRouter;
 /// Where a response of the handlers' descriptions keeps its codes, until they become responses of the document.
 const CODES: &str = "x-codes";
 
-/// Names the error codes of operations: `errors! { Read: Forbidden, NotFound; }` makes a type for `responses(…, Read)`.
+/// Names the error codes of operations: `errors! { ReadErrors: Forbidden, NotFound; }` makes a type for `responses(…, ReadErrors)`.
 ///
 /// An operation names one such type, with the codes that its own work can end in. `document` adds the others.
 macro_rules! errors {
@@ -189,9 +189,9 @@ fn problem(status: &str, codes: &BTreeSet<&'static str>) -> Value {
 fn headers() -> Value {
     json!({
         "etag": {
-            "description": "The version's number in quotes, for `If-Match`.",
+            "description": "The version's number in quotes, or `r` and the metadata's revision: for `If-Match`.",
             "required": true,
-            "schema": { "type": "string", "pattern": "^\"[1-9][0-9]*\"$" },
+            "schema": { "type": "string", "pattern": "^\"r?[1-9][0-9]*\"$" },
         },
         "retry-after": {
             "description": "Seconds to wait before the next try.",

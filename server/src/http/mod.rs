@@ -1,12 +1,15 @@
 //! The doors: HTTP to operations and back. Each handler parses, calls one operation, and answers; nothing is decided here.
 
 mod access;
+mod answer;
 mod body;
 mod caller;
 mod document;
 mod guard;
 mod health;
 mod login;
+mod metadata;
+mod precondition;
 mod problem;
 mod query;
 mod secrets;
@@ -28,11 +31,21 @@ pub use problem::Refusal;
 pub const ROUTES: &[(&str, &[&str])] = &[
     (routes::LOGIN, &["POST"]),
     (routes::SESSION, &["GET"]),
-    (routes::SECRET, &["GET", "PUT", "DELETE"]),
+    (routes::SECRET, &["GET", "PUT", "PATCH", "DELETE"]),
     (routes::SECRET_VERSIONS, &["GET"]),
+    (routes::SECRET_ALIAS, &["PUT", "DELETE"]),
+    (routes::SECRET_METADATA, &["GET", "PATCH"]),
+    (routes::SECRET_UNDELETE, &["POST"]),
+    (routes::SECRET_DESTROY, &["POST"]),
+    (routes::SECRET_PURGE, &["POST"]),
+    (routes::SECRET_RENAME, &["POST"]),
+    (routes::SECRET_COPY, &["POST"]),
+    (routes::SECRET_MOVE, &["POST"]),
+    (routes::SECRET_GENERATE, &["POST"]),
     (routes::SECRETS, &["GET"]),
     (routes::WATCH, &["POST"]),
     (routes::PROJECTS, &["GET", "POST"]),
+    (routes::PROJECT, &["GET", "PATCH"]),
     (routes::CLUSTERS, &["GET", "POST", "DELETE"]),
     (routes::ROLES, &["GET", "PUT", "DELETE"]),
     (routes::GRANTS, &["GET", "POST", "DELETE"]),
@@ -63,11 +76,21 @@ fn routes() -> OpenApiRouter<Arc<App>> {
     document::described()
         .routes(routes!(login::login))
         .routes(routes!(login::who_am_i))
-        .routes(routes!(secrets::read, secrets::put, secrets::delete))
+        .routes(routes!(secrets::read, secrets::put, secrets::patch, secrets::delete))
         .routes(routes!(secrets::versions))
+        .routes(routes!(metadata::put_alias, metadata::delete_alias))
+        .routes(routes!(metadata::metadata, metadata::patch_metadata))
+        .routes(routes!(secrets::undelete))
+        .routes(routes!(metadata::destroy))
+        .routes(routes!(metadata::purge))
+        .routes(routes!(metadata::rename))
+        .routes(routes!(metadata::copy))
+        .routes(routes!(metadata::move_to))
+        .routes(routes!(secrets::generate))
         .routes(routes!(secrets::list))
         .routes(routes!(watch::watch))
         .routes(routes!(access::projects, access::create_project))
+        .routes(routes!(access::project, access::patch_project))
         .routes(routes!(access::clusters, access::create_cluster, access::delete_cluster))
         .routes(routes!(access::roles, access::put_role, access::delete_role))
         .routes(routes!(access::grants, access::create_grant, access::delete_grant))

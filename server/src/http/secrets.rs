@@ -1,32 +1,46 @@
-//! `/api/v1/secret`, `/api/v1/secret/versions`, `/api/v1/secrets`.
+//! `/api/v1/secret`, `/api/v1/secret/versions`, `undelete`, `generate`, and `/api/v1/secrets`.
 
-use super::{body::JsonBody, caller::Authenticated, document::errors, problem::Refusal, query::Parameters};
+use super::{
+    answer::{json, none, one, with_tag},
+    body::JsonBody,
+    caller::Authenticated,
+    document::errors,
+    precondition::precondition,
+    problem::Refusal,
+    query::Parameters,
+};
 use crate::{
-    app::App,
-    operations::secrets::{self as operations, Precondition},
+    app::{App, Caller},
+    failure::Failure,
+    operations::secrets::{self as operations, Put},
 };
 use axum::{
     extract::State,
-    http::{HeaderMap, HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
+    http::{HeaderMap, StatusCode},
+    response::Response,
 };
-use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use std::sync::Arc;
 use strongroom_api::{
-    ErrorCode, routes,
-    secrets::{PutResult, PutSecret, SecretList, SecretValue, SecretVersions},
+    ErrorCode, SecretText,
+    generate::Generate,
+    routes,
+    secrets::{PatchSecret, PutResult, PutSecret, SecretList, SecretValue, SecretVersions},
 };
 use strongroom_core::{FieldName, FolderPath, SecretPath, VersionSelector};
 use utoipa::IntoParams;
 use uuid::Uuid;
 
 errors! {
-    Read: BadPath, Forbidden, NotFound, SecretDeleted, FieldNotFound, ProjectShredded;
-    Put: Forbidden, NotFound, ProjectShredded, VersionConflict, UnprocessableContent;
-    Delete: Forbidden, NotFound, SecretDeleted, ProjectShredded, VersionConflict;
-    Versions: Forbidden, NotFound, ProjectShredded;
-    List: Forbidden, NotFound, ProjectShredded, UnprocessableContent;
+    ReadErrors: BadPath, Forbidden, NotFound, SecretDeleted, SecretExpired, VersionDeleted, VersionDestroyed, FieldNotFound, ProjectShredded;
+    PutErrors: Forbidden, NotFound, ProjectShredded, ProjectFull, VersionConflict, PreconditionRequired, UnprocessableContent;
+    ChangeErrors: Forbidden, NotFound, SecretDeleted, ProjectShredded, ProjectFull, VersionConflict, PreconditionRequired, UnprocessableContent;
+    DeleteErrors:
+        Forbidden, NotFound, SecretDeleted, VersionDeleted, VersionDestroyed, VersionInUse, DeletionProtected, ProjectShredded, VersionConflict,
+        PreconditionRequired;
+    UndeleteErrors: Forbidden, NotFound, SecretDeleted, VersionDestroyed, ProjectShredded, VersionConflict, PreconditionRequired;
+    VersionsErrors: Forbidden, NotFound, ProjectShredded;
+    ListErrors: Forbidden, NotFound, ProjectShredded, UnprocessableContent;
 }
 
 /// `?path=[&version=][&field=]`
@@ -52,6 +66,30 @@ pub(super) struct Path {
     path: SecretPath,
 }
 
+/// `?path=[&version=]`
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PathAndVersion {
+    /// Which secret.
+    path: SecretPath,
+    /// Only this version of it.
+    version: Option<u64>,
+}
+
+/// `?path=[&before=][&limit=]`
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(super) struct VersionsPage {
+    /// Which secret.
+    path: SecretPath,
+    /// Only versions below this number.
+    before: Option<u64>,
+    /// Most entries; 100 without one. What is too large or zero is taken as the nearest that can be.
+    limit: Option<u32>,
+}
+
 /// `?folder=[&cursor=][&limit=]`
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -61,14 +99,14 @@ pub(super) struct Page {
     folder: FolderPath,
     /// Where the page starts: the page before it says so.
     cursor: Option<SecretPath>,
-    /// Most entries, 1 to 1,000; 100 without one. What lies outside is taken as the nearest.
+    /// Most entries; 100 without one. What is too large or zero is taken as the nearest that can be.
     limit: Option<u32>,
 }
 
 /// Releases a value.
 #[utoipa::path(get, path = routes::SECRET, operation_id = "read_secret", tag = "secrets",
     params(Which),
-    responses((status = OK, description = "The value.", body = SecretValue, headers(("etag" = String))), Read))]
+    responses((status = OK, description = "The value.", body = SecretValue, headers(("etag" = String))), ReadErrors))]
 pub(super) async fn read(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
@@ -83,68 +121,110 @@ pub(super) async fn read(
         .await
         .map_err(|failure| Refusal::from_failure(failure, caller.origin))?;
     let body = SecretValue::expose_payload(which.path, read.version, read.created_at, read.payload);
-    Ok(with_tag(json(&body), read.version))
+    Ok(with_tag(json(&body), &read.version.to_string()))
 }
 
 /// Puts a version.
 #[utoipa::path(put, path = routes::SECRET, operation_id = "put_secret", tag = "secrets",
     params(Path, ("if-match" = Option<String>, Header, description = "Only if this version is current: its number in quotes.", pattern = "^\"[1-9][0-9]*\"$"),
         ("if-none-match" = Option<String>, Header, description = "Only if there is no current version: `*`.", pattern = "^[*]$")), request_body = PutSecret,
-    responses((status = OK, description = "The new version.", body = PutResult, headers(("etag" = String))), Put))]
+    responses((status = OK, description = "The new version.", body = PutResult, headers(("etag" = String))), PutErrors))]
 pub(super) async fn put(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
     Parameters(Path { path }): Parameters<Path>,
     headers: HeaderMap,
-    JsonBody(body): JsonBody<PutSecret>,
+    JsonBody(mut body): JsonBody<PutSecret>,
 ) -> Result<Response, Refusal> {
     let precondition = precondition(&headers, caller.origin.request_id)?;
-    let (payload, reason) = body.into_payload().map_err(|error| {
+    let payload = body.take_payload().map_err(|error| {
         Refusal::new(ErrorCode::UnprocessableContent, Some(error.to_string()), caller.origin.request_id)
     })?;
-    let result = operations::put(&app, &caller, &path, &payload, reason, precondition)
-        .await
-        .map_err(|failure| Refusal::from_failure(failure, caller.origin))?;
-    Ok(with_tag(json(&result), result.version))
+    let expires_at = body.expires_at.map(|at| at.map(operations::stored_time));
+    let put = Put { payload: &payload, reason: body.reason, precondition, activate: body.activate, expires_at };
+    tagged(&caller, operations::put(&app, &caller, &path, put).await)
 }
 
-/// Deletes a secret.
-#[utoipa::path(delete, path = routes::SECRET, operation_id = "delete_secret", tag = "secrets",
+/// Puts a version made of the current one's fields and others.
+#[utoipa::path(patch, path = routes::SECRET, operation_id = "patch_secret", tag = "secrets",
     params(Path, ("if-match" = Option<String>, Header, description = "Only if this version is current: its number in quotes.", pattern = "^\"[1-9][0-9]*\"$"),
-        ("if-none-match" = Option<String>, Header, description = "Only if there is no current version: `*`.", pattern = "^[*]$")),
-    responses((status = NO_CONTENT, description = "It is deleted."), Delete))]
-pub(super) async fn delete(
+        ("if-none-match" = Option<String>, Header, description = "Only if there is no current version: `*`.", pattern = "^[*]$")), request_body(content((PatchSecret = "application/json"), (PatchSecret = "application/merge-patch+json"))),
+    responses((status = OK, description = "The new version.", body = PutResult, headers(("etag" = String))), ChangeErrors))]
+pub(super) async fn patch(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
     Parameters(Path { path }): Parameters<Path>,
     headers: HeaderMap,
+    JsonBody(body): JsonBody<PatchSecret>,
+) -> Result<Response, Refusal> {
+    let precondition = precondition(&headers, caller.origin.request_id)?;
+    let changes = body.fields.into_iter().map(|(name, text)| (name, text.map(SecretText::into_bytes))).collect();
+    tagged(&caller, operations::patch(&app, &caller, &path, changes, body.reason, precondition).await)
+}
+
+/// Puts a version that the server makes.
+#[utoipa::path(post, path = routes::SECRET_GENERATE, operation_id = "generate_secret", tag = "secrets",
+    params(Path, ("if-match" = Option<String>, Header, description = "Only if this version is current: its number in quotes.", pattern = "^\"[1-9][0-9]*\"$"),
+        ("if-none-match" = Option<String>, Header, description = "Only if there is no current version: `*`.", pattern = "^[*]$")), request_body = Generate,
+    responses((status = OK, description = "The new version.", body = PutResult, headers(("etag" = String))), ChangeErrors))]
+pub(super) async fn generate(
+    State(app): State<Arc<App>>,
+    Authenticated(caller): Authenticated,
+    Parameters(Path { path }): Parameters<Path>,
+    headers: HeaderMap,
+    JsonBody(body): JsonBody<Generate>,
+) -> Result<Response, Refusal> {
+    let precondition = precondition(&headers, caller.origin.request_id)?;
+    tagged(&caller, operations::generate(&app, &caller, &path, body, precondition).await)
+}
+
+/// Deletes a secret, or one version of it.
+#[utoipa::path(delete, path = routes::SECRET, operation_id = "delete_secret", tag = "secrets",
+    params(PathAndVersion, ("if-match" = Option<String>, Header, description = "Only if this version is current: its number in quotes.", pattern = "^\"[1-9][0-9]*\"$"),
+        ("if-none-match" = Option<String>, Header, description = "Only if there is no current version: `*`.", pattern = "^[*]$")),
+    responses((status = NO_CONTENT, description = "It is deleted."), DeleteErrors))]
+pub(super) async fn delete(
+    State(app): State<Arc<App>>,
+    Authenticated(caller): Authenticated,
+    Parameters(PathAndVersion { path, version }): Parameters<PathAndVersion>,
+    headers: HeaderMap,
 ) -> Result<StatusCode, Refusal> {
     let precondition = precondition(&headers, caller.origin.request_id)?;
-    operations::delete(&app, &caller, &path, precondition)
-        .await
-        .map_err(|failure| Refusal::from_failure(failure, caller.origin))?;
-    Ok(StatusCode::NO_CONTENT)
+    none(&caller, operations::delete(&app, &caller, &path, version, precondition).await)
+}
+
+/// Brings a secret back, or one version of it.
+#[utoipa::path(post, path = routes::SECRET_UNDELETE, operation_id = "undelete_secret", tag = "secrets",
+    params(PathAndVersion, ("if-match" = Option<String>, Header, description = "Only if this version is current: its number in quotes.", pattern = "^\"[1-9][0-9]*\"$"),
+        ("if-none-match" = Option<String>, Header, description = "Only if there is no current version: `*`.", pattern = "^[*]$")),
+    responses((status = NO_CONTENT, description = "It is back."), UndeleteErrors))]
+pub(super) async fn undelete(
+    State(app): State<Arc<App>>,
+    Authenticated(caller): Authenticated,
+    Parameters(PathAndVersion { path, version }): Parameters<PathAndVersion>,
+    headers: HeaderMap,
+) -> Result<StatusCode, Refusal> {
+    let precondition = precondition(&headers, caller.origin.request_id)?;
+    none(&caller, operations::undelete(&app, &caller, &path, version, precondition).await)
 }
 
 /// Lists a secret's versions.
 #[utoipa::path(get, path = routes::SECRET_VERSIONS, operation_id = "list_versions", tag = "secrets",
-    params(Path),
-    responses((status = OK, description = "The newest first.", body = SecretVersions), Versions))]
+    params(VersionsPage),
+    responses((status = OK, description = "The newest first.", body = SecretVersions), VersionsErrors))]
 pub(super) async fn versions(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
-    Parameters(Path { path }): Parameters<Path>,
+    Parameters(page): Parameters<VersionsPage>,
 ) -> Result<Response, Refusal> {
-    let versions = operations::versions(&app, &caller, &path)
-        .await
-        .map_err(|failure| Refusal::from_failure(failure, caller.origin))?;
-    Ok(json(&versions))
+    let limit = page.limit.unwrap_or(100);
+    one(&caller, operations::versions(&app, &caller, &page.path, page.before, limit).await)
 }
 
 /// Lists a folder.
 #[utoipa::path(get, path = routes::SECRETS, operation_id = "list_secrets", tag = "secrets",
     params(Page),
-    responses((status = OK, description = "One page.", body = SecretList), List))]
+    responses((status = OK, description = "One page.", body = SecretList), ListErrors))]
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
@@ -156,35 +236,10 @@ pub(super) async fn list(
     Ok(json(&list))
 }
 
-/// An answer as JSON.
-pub(super) fn json(body: &impl Serialize) -> Response {
-    let bytes = serde_json::to_vec(body).expect("answers are JSON");
-    ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], Bytes::from(bytes)).into_response()
-}
-
-fn with_tag(mut response: Response, version: u64) -> Response {
-    response
-        .headers_mut()
-        .insert(header::ETAG, HeaderValue::try_from(format!("\"{version}\"")).expect("digits in quotes are a header"));
-    response
-}
-
-/// `If-Match: "7"`, `If-None-Match: *`, or neither.
-fn precondition(headers: &HeaderMap, request_id: Uuid) -> Result<Precondition, Refusal> {
-    let bad = |detail: &str| Refusal::new(ErrorCode::BadRequest, Some(detail.to_owned()), request_id);
-    match (headers.get(header::IF_MATCH), headers.get(header::IF_NONE_MATCH)) {
-        (None, None) => Ok(Precondition::None),
-        (None, Some(value)) if value == "*" => Ok(Precondition::Absent),
-        (None, Some(_)) => Err(bad("if-none-match: only * is known here")),
-        (Some(value), None) => value
-            .to_str()
-            .ok()
-            .and_then(|text| text.strip_prefix('"')?.strip_suffix('"')?.parse().ok())
-            .filter(|version| *version > 0)
-            .map(Precondition::Current)
-            .ok_or_else(|| bad("if-match: a version's number in quotes")),
-        (Some(_), Some(_)) => Err(bad("if-match and if-none-match exclude each other")),
-    }
+/// An answer to a put, with the version as its tag.
+fn tagged(caller: &Caller, outcome: Result<PutResult, Failure>) -> Result<Response, Refusal> {
+    let result = outcome.map_err(|failure| Refusal::from_failure(failure, caller.origin))?;
+    Ok(with_tag(json(&result), &result.version.to_string()))
 }
 
 fn bad_path(detail: String, request_id: Uuid) -> Refusal {

@@ -1,0 +1,220 @@
+//! Import and export on a real server, and what they promise without one.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+#[cfg(feature = "dev")]
+#[path = "support/server.rs"]
+mod server;
+mod support;
+
+use age::{secrecy::ExposeSecret as _, x25519::Identity};
+#[cfg(feature = "dev")]
+use server::Server;
+#[cfg(feature = "dev")]
+use std::{fs, os::unix::fs::PermissionsExt as _};
+use support::{Scratch, ended, program, run};
+
+#[cfg(feature = "dev")]
+const MANIFESTS: &str = "\
+apiVersion: v1
+kind: Secret
+metadata: {name: db, namespace: shop, labels: {app: shop}}
+data: {password: aHVudGVyMg==}
+stringData: {user: app}
+---
+kind: Secret
+metadata: {name: store, namespace: shop}
+data: {keystore: //4AAQ==, note: eA==}
+---
+kind: ConfigMap
+metadata: {name: other}
+";
+
+#[cfg(feature = "dev")]
+#[test]
+fn each_source_arrives_as_it_was_and_nothing_is_overwritten_unasked() {
+    let (server, scratch) = (Server::start(), Scratch::new("import"));
+    let manifests = scratch.file("manifests.yaml", MANIFESTS);
+    let kubernetes = ["import", "kubernetes", &manifests, "--to", "payments/k8s/", "--with-namespace"];
+    let (printed, said) = ended(&server.run(&kubernetes, b""), 8);
+    assert!(said.contains("--binary split") && said.contains("manifests of other kinds (1)"), "{said}");
+    assert!(printed.is_empty() && server.paths("payments").is_empty());
+    let kubernetes = [&kubernetes[..], &["--binary", "split"]].concat();
+    assert_eq!(server.done(&kubernetes, b""), "3 created\n");
+    assert_eq!(server.done(&["get", "payments/k8s/shop/db"], b""), "{\"password\":\"hunter2\",\"user\":\"app\"}\n");
+    assert_eq!(server.run(&["get", "payments/k8s/shop/store/keystore"], b"").stdout, [0xff, 0xfe, 0, 1]);
+
+    let env = b"export USER=app # name\nKEY=\"a\\n$HOME\"\n";
+    let dotenv = ["import", "dotenv", "-", "--to", "payments/api"];
+    assert_eq!(server.done(&dotenv, env), "1 created\n");
+    assert_eq!(server.done(&["get", "payments/api#KEY"], b""), "a\n$HOME");
+
+    // A second run leaves it as it is; --overwrite puts a version only where the value differs, and only one.
+    let (printed, _) = ended(&server.run(&dotenv, b"USER=other\n"), 7);
+    assert_eq!(printed, "1 skipped because they exist\n");
+    assert_eq!(server.done(&["get", "payments/api#USER"], b""), "app");
+    let overwrite = [&dotenv[..], &["--overwrite"]].concat();
+    assert_eq!(server.done(&overwrite, env), "1 unchanged\n");
+    assert_eq!(server.done(&overwrite, b"USER=other\n"), "1 overwritten\n");
+    assert!(server.done(&["history", "payments/api"], b"").contains("previous"));
+
+    // A deleted secret does not stand in the way.
+    server.done(&["delete", "payments/api"], b"");
+    assert_eq!(server.done(&dotenv, env), "1 created\n");
+
+    let tree = br#"{"one":{"k":"hunter2"},"two/three":{"k":"v"}}"#;
+    let json = ["import", "json", "-", "--tree", "--to", "payments/j/", "--output", "json"];
+    let printed = server.done(&json, tree);
+    let mut lines: Vec<serde_json::Value> = printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let counts = lines.pop().unwrap();
+    assert!(counts["created"] == 2 && counts["total"] == 2 && counts["failed"] == 0, "{printed}");
+    assert!(lines.iter().all(|line| line["result"] == "created" && line["version"] == 1), "{printed}");
+    let plan: serde_json::Value =
+        serde_json::from_str(&server.done(&[&json[..], &["--dry-run"]].concat(), tree)).unwrap();
+    assert_eq!(plan["secrets"][0]["action"], "skip");
+    assert!(!format!("{printed}{plan}").contains("hunter2"));
+}
+
+#[cfg(feature = "dev")]
+#[test]
+fn what_one_secret_may_not_does_not_stop_the_others_and_a_refused_credential_does() {
+    let (server, scratch) = (Server::start(), Scratch::new("import-refused"));
+    let policy = br#"forbid(principal, action == Action::"write", resource in Folder::"payments/locked/");"#;
+    server.done(&["policy", "put", "payments/locked", "-"], policy);
+    let tree = br#"{"locked/a":{"k":"v"},"free":{"k":"v"}}"#;
+    let (printed, said) = ended(&server.run(&["import", "json", "-", "--tree", "--to", "payments/"], tree), 1);
+    assert_eq!(printed, "1 created, 1 failed\n");
+    assert!(said.contains("failed: payments/locked/a: ") && said.contains("request id: "), "{said}");
+    assert_eq!(server.paths("payments"), ["payments/free"]);
+
+    // Where nothing at all is allowed it does not go on asking.
+    let many: serde_json::Map<_, _> = (0..100).map(|n| (format!("s{n}"), serde_json::json!({"k": "v"}))).collect();
+    let many = serde_json::to_vec(&many).unwrap();
+    let (printed, said) = ended(&server.run(&["import", "json", "-", "--tree", "--to", "paymnets/"], &many), 3);
+    let failed: usize = printed.trim().trim_end_matches(" failed").parse().unwrap();
+    assert!((16..=16 + 8).contains(&failed) && said.contains("every one so far was refused"), "{printed}{said}");
+
+    let token = scratch.file("token", "srt_none");
+    let json = ["import", "json", "-", "--tree", "--to", "payments/new/", "--token-file", &token];
+    let output = server.run(&json, tree);
+    assert!(matches!(output.status.code(), Some(2 | 3)), "{output:?}");
+    assert!(server.paths("payments/new").is_empty());
+}
+
+#[cfg(feature = "dev")]
+#[test]
+fn an_export_is_sealed_and_comes_back_as_it_was() {
+    let (server, scratch) = (Server::start(), Scratch::new("export"));
+    server.done(&["put", "payments/db", "--fields", "-"], br#"{"user":"app","password":"hunter2"}"#);
+    server.done(&["put", "payments/f/raw", "--raw", "-", "--media-type", "application/x-pkcs12"], &[0, 255, 10]);
+    server.done(&["put", "payments/locked/x", "password=-"], b"hunter2");
+    let (own, other) = (Identity::generate(), Identity::generate());
+    let recipient = own.to_public().to_string();
+    let recipients = scratch.file("recipients", &format!("# ops\n{}\n", other.to_public()));
+    let identity = scratch.file("identity", other.to_string().expose_secret());
+    let file = scratch.path("payments.age");
+
+    let export = ["export", "payments/", "--recipient", &recipient, "--recipients-file", &recipients, "-o", &file];
+    assert!(server.done(&export, b"").ends_with("holds 3 secrets of payments/\n"));
+    let sealed = fs::read(&file).unwrap();
+    assert!(sealed.starts_with(b"age-encryption.org/v1") && !sealed.windows(7).any(|window| window == b"hunter2"));
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let (_, said) = ended(&server.run(&export, b""), 5);
+    assert!(said.contains("never overwrite") && fs::read(&file).unwrap() == sealed, "{said}");
+
+    let import = ["import", "export", &file, "--identity", &identity];
+    assert_eq!(server.done(&[&import[..], &["--to", "payments/copy/"]].concat(), b""), "3 created\n");
+    for path in ["payments/copy/db", "payments/copy/f/raw", "payments/copy/locked/x"] {
+        let (copy, original) = (server.run(&["get", path], b""), server.run(&["get", &path.replace("copy/", "")], b""));
+        assert!(copy.status.success() && copy.stdout == original.stdout, "{path}");
+    }
+    server.done(&["delete", "payments/db"], b"");
+    let (printed, _) = ended(&server.run(&[&import[..], &["--to-same-paths"]].concat(), b""), 7);
+    assert_eq!(printed, "1 created, 2 skipped because they exist\n");
+
+    // What may be listed but not read is said, and is in the file as missing.
+    let policy = br#"forbid(principal, action == Action::"read", resource in Folder::"payments/locked/");"#;
+    server.done(&["policy", "put", "payments/locked", "-"], policy);
+    let part = scratch.path("part.json");
+    let (_, said) = ended(&server.run(&["export", "payments/", "--insecure-clear", "-o", &part], b""), 7);
+    assert!(said.contains("not exported: payments/locked/x") && !said.contains("hunter2"), "{said}");
+    let document: serde_json::Value = serde_json::from_slice(&fs::read(&part).unwrap()).unwrap();
+    assert_eq!(document["unread"][0]["path"], "payments/locked/x");
+    assert_eq!(fs::metadata(&part).unwrap().permissions().mode() & 0o777, 0o600);
+
+    // A pipe takes either form, and no half file stays behind where nothing could be listed.
+    let piped = server.run(&["export", "payments/f/", "--recipient", &recipient, "-o", "-"], b"");
+    assert!(piped.status.success() && piped.stdout.starts_with(b"age-encryption.org/v1"));
+    let none = scratch.path("none.age");
+    ended(&server.run(&["export", "elsewhere/", "--recipient", &recipient, "-o", &none], b""), 3);
+    let left: Vec<_> = fs::read_dir(&scratch.0).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().contains("none")), "{left:?}");
+}
+
+#[test]
+fn each_wrong_usage_says_what_and_what_to_do() {
+    let scratch = Scratch::new("import-usage");
+    let place = [
+        "--server",
+        "https://localhost:1",
+        "--ca",
+        &scratch.file("ca", include_str!("contract/ca.crt")),
+        "--token-file",
+        &scratch.file("token", "srt_hunter2"),
+    ];
+    let private = Identity::generate().to_string();
+    let private = private.expose_secret();
+    let (keys, open) = (scratch.file("keys", private), scratch.file("open", private));
+    fs_mode(&open, 0o644);
+    let exists = scratch.file("exists", "");
+    let large = scratch.file("large", &"#".repeat(16 * 1024 * 1024 + 1));
+    let bomb = scratch.file("bomb", "a: &a [x]\nb: &b [*a, *a]\nc: [*b, *b]\n");
+    let sealed = scratch.file("sealed", "age-encryption.org/v1\n");
+    let wanting = |source: &[&'static str], words: &'static str| (source.to_vec(), words);
+    let to = ["--to", "p/"];
+    let cases: Vec<(Vec<&str>, &str)> = vec![
+        (vec!["import", "kubernetes", &exists], "--to"),
+        (vec!["import", "kubernetes", &exists, "--to", "payments"], "with the slash"),
+        (vec!["import", "kubernetes", &exists, "--to", "p/../q/"], "segment"),
+        (vec!["import", "kubernetes", "/nowhere/m", to[0], to[1]], "/nowhere/m"),
+        (vec!["import", "kubernetes", &large, to[0], to[1]], "larger than 16777216"),
+        (vec!["import", "kubernetes", &bomb, to[0], to[1]], "aliases"),
+        (vec!["import", "kubernetes", &exists, to[0], to[1], "--labels"], "labels cannot be put yet"),
+        (vec!["import", "dotenv", &exists, to[0], to[1]], "PROJECT/NAME"),
+        (vec!["import", "json", &exists, "--to", "p/s"], "not JSON"),
+        (vec!["import", "json", &exists, "--to", "p/s", "--tree"], "with the slash"),
+        (vec!["import", "vault", "--address", "https://v", to[0], to[1]], "no token to show Vault"),
+        (vec!["import", "vault", "--address", "http://v", to[0], to[1], "--vault-token-file", &keys], "TLS only"),
+        (vec!["import", "vault", "--address", "https://v", to[0], to[1], "--vault-token", "t"], "unexpected argument"),
+        (vec!["import", "export", &exists], "--to"),
+        (vec!["import", "export", &exists, to[0], to[1], "--to-same-paths"], "cannot be used with"),
+        (vec!["import", "export", &sealed, to[0], to[1]], "Give --identity"),
+        (vec!["import", "export", &sealed, to[0], to[1], "--identity", &open], "chmod 600"),
+        (vec!["import", "export", &sealed, to[0], to[1], "--identity", &exists], "no age key file"),
+        (vec!["import", "export", "-", to[0], to[1], "--identity", "-"], "cannot both be"),
+        (vec!["export", "p/", "-o", "/nowhere/x"], "nobody could open"),
+        (vec!["export", "p", "-o", "/nowhere/x"], "with the slash"),
+        (vec!["export", "p/", "--recipient", "age1x", "-o", "/nowhere/x"], "recipient number 1"),
+        (vec!["export", "p/", "--recipient", private, "-o", "/nowhere/x"], "private key"),
+        (vec!["export", "p/", "--recipients-file", &keys, "-o", "/nowhere/x"], "private key"),
+        (vec!["export", "p/", "--recipients-file", &exists, "-o", "/nowhere/x"], "names nobody"),
+        (vec!["export", "p/", "--insecure-clear", "-o", "/nowhere/x"], "cannot be made"),
+        (vec!["export", "p/", "--insecure-clear", "--recipient", "age1x", "-o", "x"], "cannot be used with"),
+        (vec!["export", "p/", "--reveal-at-terminal", "-o", "-"], "--insecure-clear"),
+        wanting(&["export", "p/"], "--to-file"),
+    ];
+    for (arguments, words) in cases {
+        let (printed, said) = ended(&run(program().args(&arguments).args(place), b""), 2);
+        assert!(said.contains(words) && printed.is_empty(), "{arguments:?}: {said}");
+        assert!(!said.contains("hunter2") && !said.contains(private), "{arguments:?}: {said}");
+    }
+    // What exists is never written to, whoever could open it.
+    let (_, said) =
+        ended(&run(program().args(["export", "p/", "--insecure-clear", "-o", &exists]).args(place), b""), 5);
+    assert!(said.contains("never overwrite"), "{said}");
+}
+
+fn fs_mode(path: &str, mode: u32) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}

@@ -1,0 +1,4 @@
+//! `strongroom_core::fuzzing::payload` says what must hold.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| strongroom_core::fuzzing::payload(data));

@@ -1,0 +1,146 @@
+//! What a running server does without being asked: it follows the access rows and the keyring, says that it lives, keeps the anchor, and checks from time to time
+//! that the rows still are what their manifests say.
+
+use crate::{
+    access::{Access, check_everything},
+    anchor::Checkpoint,
+    app::{App, Origin},
+    failure::Failure,
+    metrics as names,
+};
+use std::{sync::Arc, time::Duration};
+use strongroom_core::{Action, Decision};
+use strongroom_store::{beat, manifests, revision, try_duty};
+use time::OffsetDateTime;
+use tokio::{
+    sync::watch,
+    time::{Instant, interval},
+};
+use uuid::Uuid;
+
+/// How often the access rows' revision is looked at.
+const EVERY: Duration = Duration::from_millis(500);
+/// How often a server says that it lives, at least.
+const BEAT: Duration = Duration::from_secs(5);
+/// A server that was not seen for so long is forgotten.
+const FORGET: time::Duration = time::Duration::minutes(10);
+/// How often everything is checked, by one server for all.
+const CHECK_EVERY: Duration = Duration::from_mins(5);
+/// The duty of that check.
+const CHECK_DUTY: i32 = 1;
+
+/// Follows until the server stops.
+pub(crate) async fn follow(app: Arc<App>, mut stop: watch::Receiver<bool>) {
+    let mut follower = Follower {
+        id: Uuid::now_v7(),
+        started_at: app.clock.now(),
+        beat_at: None,
+        epoch: 0,
+        anchored: None,
+        checked_at: Instant::now(),
+        app,
+    };
+    let mut ticks = interval(EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut failing = false;
+    loop {
+        tokio::select! {
+            biased;
+            () = crate::serve::stopped(&mut stop) => return,
+            _ = ticks.tick() => {}
+        }
+        match follower.step().await {
+            Ok(()) => failing = false,
+            // Once an outage, not twice a second.
+            Err(failure) if failing => tracing::debug!(error = %failure, "still cannot follow"),
+            Err(failure) => {
+                failing = true;
+                if let Failure::Integrity(_) = failure {
+                    metrics::counter!(names::INTEGRITY).increment(1);
+                    leave_event(&follower.app, &failure).await;
+                }
+                tracing::error!(error = %failure, "cannot follow the access rows");
+            }
+        }
+    }
+}
+
+struct Follower {
+    app: Arc<App>,
+    id: Uuid,
+    started_at: OffsetDateTime,
+    beat_at: Option<Instant>,
+    /// The instance's manifest that was said last.
+    epoch: i64,
+    /// The revision that was anchored last.
+    anchored: Option<i64>,
+    checked_at: Instant,
+}
+
+impl Follower {
+    async fn step(&mut self) -> Result<(), Failure> {
+        let now = {
+            let mut connection = self.app.store.reader().await?;
+            let access = Access::now(&self.app, &mut connection, None).await?;
+            let epoch = access.instance.manifest().epoch;
+            let row = revision(&mut connection)
+                .await?
+                .ok_or_else(|| Failure::Integrity("the access revision is missing".to_owned()))?;
+            (epoch, self.app.verify(row)?.revision)
+        };
+        let (epoch, revision) = now;
+        if epoch != self.epoch || self.beat_at.is_none_or(|at| at.elapsed() >= BEAT) {
+            let now = self.app.clock.now();
+            let mut transaction = self.app.store.begin().await?;
+            beat(transaction.connection(), self.id, self.started_at, now, epoch, now - FORGET).await?;
+            transaction.commit().await?;
+            (self.epoch, self.beat_at) = (epoch, Some(Instant::now()));
+        }
+        if self.anchored != Some(revision) && self.app.anchor.is_some() {
+            write_anchor(&self.app, false).await?;
+            self.anchored = Some(revision);
+        }
+        if self.checked_at.elapsed() >= CHECK_EVERY {
+            self.checked_at = Instant::now();
+            self.check().await?;
+        }
+        Ok(())
+    }
+
+    async fn check(&self) -> Result<(), Failure> {
+        let mut transaction = self.app.store.begin().await?;
+        if !try_duty(transaction.connection(), CHECK_DUTY).await? {
+            return Ok(());
+        }
+        let scopes = check_everything(&self.app, transaction.connection()).await?;
+        tracing::debug!(scopes, "all access rows fit their manifests");
+        Ok(())
+    }
+}
+
+/// Writes what the manifests are now into the anchor. With `force` whatever stands there is written over.
+pub(crate) async fn write_anchor(app: &App, force: bool) -> Result<(), Failure> {
+    let Some(place) = &app.anchor else { return Ok(()) };
+    let rows = {
+        let mut connection = app.store.reader().await?;
+        app.verify_all(manifests(&mut connection).await?)?
+    };
+    let checkpoint = Checkpoint::new(app.instance.id.0, app.clock.now(), rows.iter().map(|row| &**row));
+    let written = place.write(&checkpoint, app.keyring().keyring_mac(), force).await;
+    metrics::gauge!(names::ANCHOR_FAILING).set(if written.is_ok() { 0.0 } else { 1.0 });
+    written.map_err(|error| {
+        tracing::error!(
+            error = format!("{error:#}"),
+            "the anchor cannot be written; a rollback from now on would not be noticed"
+        );
+        Failure::Unavailable("the anchor's place")
+    })
+}
+
+async fn leave_event(app: &App, failure: &Failure) {
+    let origin = Origin { request_id: Uuid::now_v7(), source: None };
+    let mut event = app.event(origin, None, Action::Verify, Decision::Undecided, failure.code().as_str());
+    event.resource = Some("instance".to_owned());
+    // The log has it, whether or not the event can be written.
+    let _ = app.audit.commit(event).await;
+}

@@ -1,0 +1,146 @@
+//! The root key that the settings name: opened, waited for, watched.
+
+use crate::{
+    kms::{Kms, Polling, with_causes},
+    metrics as names,
+    settings::{RootKeySettings, RootKeySource},
+};
+use std::{sync::Arc, time::Duration};
+use strongroom_crypto::{RootKey, RootKeyError, RootKeyProvider, RootKeys};
+use tokio::{task::JoinSet, time::Instant};
+
+/// How long a start pauses before it asks a provider again.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How often a start that waits says so.
+const SAY_EVERY: Duration = Duration::from_secs(10);
+
+/// The providers of an instance's root key.
+#[derive(Debug)]
+pub struct Root {
+    keys: Arc<RootKeys>,
+    current: Source,
+    previous: Option<Source>,
+    polling: Polling,
+}
+
+/// A provider, and whether it has to be asked.
+#[derive(Clone, Debug)]
+enum Source {
+    Here(Arc<RootKey>),
+    Kms(Arc<Kms>),
+}
+
+impl Root {
+    /// Reads the keys that are files or variables. A plugin is not asked yet.
+    pub fn open(settings: &RootKeySettings) -> Result<Self, RootKeyError> {
+        let current = Source::open(&settings.current)?;
+        let previous = settings.previous.as_ref().map(Source::open).transpose()?;
+        let keys = RootKeys::new(current.provider(), previous.as_ref().map(Source::provider));
+        Ok(Self { keys: Arc::new(keys), current, previous, polling: settings.polling })
+    }
+
+    /// What wraps and unwraps.
+    pub fn keys(&self) -> &Arc<RootKeys> {
+        &self.keys
+    }
+
+    /// Waits until the current provider is well, for as long as it takes.
+    ///
+    /// The previous one is not waited for: it may hold nothing any more, and a key that only it opens is waited for where it is opened.
+    pub async fn wait(&self, waiting: &mut Waiting) {
+        let Source::Kms(kms) = &self.current else { return };
+        while let Err(error) = kms.check().await {
+            waiting.pause(&with_causes(&error)).await;
+        }
+    }
+
+    /// Asks the plugins for their status for as long as the set is kept, and keeps the metric of their health.
+    pub fn watch(&self) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        for (provider, source) in [("current", Some(&self.current)), ("previous", self.previous.as_ref())] {
+            let well = move |well: bool| {
+                metrics::gauge!(names::ROOT_KEY_WELL, "provider" => provider).set(f64::from(u8::from(well)));
+            };
+            match source {
+                Some(Source::Here(_)) => well(true),
+                Some(Source::Kms(kms)) => _ = tasks.spawn(kms.clone().poll(self.polling, well)),
+                None => {}
+            }
+        }
+        tasks
+    }
+}
+
+impl Source {
+    fn open(source: &RootKeySource) -> Result<Self, RootKeyError> {
+        Ok(match source {
+            RootKeySource::File(path) => Self::Here(Arc::new(RootKey::from_file(path)?)),
+            RootKeySource::Environment => Self::Here(Arc::new(RootKey::from_environment()?)),
+            RootKeySource::Kms { socket, timeout } => Self::Kms(Arc::new(Kms::new(socket.clone(), *timeout))),
+        })
+    }
+
+    fn provider(&self) -> Arc<dyn RootKeyProvider> {
+        match self {
+            Self::Here(key) => key.clone(),
+            Self::Kms(kms) => kms.clone(),
+        }
+    }
+}
+
+/// A start that waits for a provider.
+#[derive(Debug, Default)]
+pub struct Waiting {
+    said: Option<Instant>,
+}
+
+impl Waiting {
+    /// Waits for a second, and says what for: the first time, and then every ten seconds.
+    pub async fn pause(&mut self, error: &str) {
+        if self.said.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
+            tracing::warn!(error, "waiting for the root key's provider; until it is there, nothing is written");
+            self.said = Some(Instant::now());
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    /// What the metric says within some turns of the runtime.
+    async fn well(settings: &RootKeySettings, expected: &[&str]) {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        // Of this thread, on which the test's runtime runs everything.
+        let _recorder = metrics::set_default_local_recorder(&recorder);
+        let _watching = Root::open(settings).unwrap().watch();
+        let says_all = || {
+            let text = handle.render();
+            expected.iter().all(|line| text.lines().any(|said| said == format!("{}{line}", names::ROOT_KEY_WELL)))
+        };
+        let turns = tokio::time::timeout(Duration::from_secs(20), async {
+            while !says_all() {
+                tokio::task::yield_now().await;
+            }
+        });
+        assert!(turns.await.is_ok(), "{}", handle.render());
+    }
+
+    #[tokio::test]
+    async fn the_metric_says_of_each_provider_whether_it_is_well() {
+        let directory = std::env::temp_dir().join(format!("strongroom-root-{}", uuid::Uuid::new_v4()));
+        std::fs::create_dir(&directory).unwrap();
+        let file = directory.join("root.key");
+        RootKey::create_file(&file).unwrap();
+        let file = RootKeySource::File(file);
+        let kms = RootKeySource::Kms { socket: directory.join("none.sock"), timeout: Duration::from_secs(1) };
+        well(&RootKeySettings::only(file.clone()), &["{provider=\"current\"} 1"]).await;
+        well(&RootKeySettings::only(kms.clone()), &["{provider=\"current\"} 0"]).await;
+        let both = RootKeySettings { previous: Some(kms), ..RootKeySettings::only(file) };
+        well(&both, &["{provider=\"current\"} 1", "{provider=\"previous\"} 0"]).await;
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+}

@@ -1,0 +1,154 @@
+//! Keys that change: the plugin's own, and one provider for another.
+
+use crate::{plugin::Plugin, start::starts_after, start::was_logged};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use strongroom_client::PutOptions;
+use strongroom_core::InstanceId;
+use strongroom_crypto::{KeyringMac, RootKeyProvider as _, RootKeys, RootWrapped, rewrap};
+use strongroom_server::{
+    open_app,
+    root::{Root, Waiting},
+    settings::{RootKeySettings, RootKeySource},
+};
+use strongroom_tests::{TestServer, eventually, field, fields, path, reference};
+
+/// Everything that the root key wraps in a server's database.
+struct Wrapped {
+    instance: InstanceId,
+    keys: [(RootWrapped, Vec<u8>); 2],
+}
+
+impl Wrapped {
+    async fn of(server: &TestServer) -> Self {
+        let mut sql = server.sql().await;
+        let (instances, terms) = (
+            sql.rows("SELECT id, keyring_mac_key FROM instance").await,
+            sql.rows("SELECT term, wrapped FROM keyring_terms").await,
+        );
+        assert_eq!((instances.len(), terms.len()), (1, 1));
+        let instance = InstanceId(instances[0]["id"].as_str().unwrap().parse().unwrap());
+        let keys = [
+            (RootWrapped::KeyringMacKey { instance }, bytes(&instances[0]["keyring_mac_key"])),
+            (RootWrapped::Term { instance, term: 1 }, bytes(&terms[0]["wrapped"])),
+        ];
+        Self { instance, keys }
+    }
+
+    /// Whether each of them is to be wrapped anew. They are all, or none.
+    fn needs_rewrap(&self, root: &RootKeys) -> bool {
+        let needs = self.keys.each_ref().map(|(names, wrapped)| root.needs_rewrap(*names, wrapped));
+        assert_eq!(needs[0], needs[1]);
+        needs[0]
+    }
+
+    async fn rewrap(&self, root: &RootKeys) -> Self {
+        let mut keys = self.keys.clone();
+        for (names, wrapped) in &mut keys {
+            *wrapped = rewrap(root, *names, wrapped).await.unwrap();
+        }
+        Self { instance: self.instance, keys }
+    }
+
+    async fn opens(&self, root: &RootKeys) -> bool {
+        let opens = KeyringMac::open(root, self.instance, &self.keys[0].1).await.is_ok();
+        assert_eq!(root.unwrap(self.keys[1].0, &self.keys[1].1).await.is_ok(), opens);
+        opens
+    }
+}
+
+fn bytes(hex: &Value) -> Vec<u8> {
+    let digits = hex.as_str().unwrap().strip_prefix("\\x").unwrap();
+    (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect()
+}
+
+async fn root(settings: &RootKeySettings) -> Arc<RootKeys> {
+    let root = Root::open(settings).unwrap();
+    root.wait(&mut Waiting::default()).await;
+    root.keys().clone()
+}
+
+#[tokio::test]
+async fn a_plugin_that_changes_its_key_is_noticed_and_what_it_wrapped_before_opens_still() {
+    let plugin = Plugin::start().await;
+    let mut server = TestServer::start_with(|settings| settings.root_key = plugin.settings()).await;
+    let (_stop, stopped) = tokio::sync::watch::channel(false);
+    let (app, background) = open_app(&server.settings, stopped).await.unwrap();
+    let wrapped = Wrapped::of(&server).await;
+    assert!(!wrapped.needs_rewrap(app.keys.root()));
+    assert_eq!(app.keys.root().key_id().as_deref(), Some("key-1"));
+
+    plugin.add_key("key-2");
+    plugin.behaves(&json!({"key": "key-2"}));
+    eventually("the running server notices", async || wrapped.needs_rewrap(app.keys.root())).await;
+    assert!(was_logged("the KMS plugin wraps with another key now", &plugin.socket()));
+    assert_eq!(app.keys.root().key_id().as_deref(), Some("key-2"));
+    assert!(wrapped.opens(app.keys.root()).await);
+    server.restart().await;
+    assert_eq!(server.admin().whoami().await.unwrap().principal, "user:admin");
+
+    let rewrapped = wrapped.rewrap(app.keys.root()).await;
+    assert!(!rewrapped.needs_rewrap(app.keys.root()) && rewrapped.opens(app.keys.root()).await);
+    plugin.remove_key("key-1");
+    assert!(rewrapped.opens(app.keys.root()).await && !wrapped.opens(app.keys.root()).await);
+    drop(app);
+    background.finish().await;
+}
+
+#[tokio::test]
+async fn a_key_that_changed_between_two_calls_is_asked_for_again_and_taken() {
+    let plugin = Plugin::start().await;
+    let root = root(&plugin.settings()).await;
+    plugin.add_key("key-2");
+    plugin.behaves(&json!({"key": "key-2"}));
+    // Nobody polls here: the answer to Encrypt is the first word of the new key.
+    let names = RootWrapped::Term { instance: InstanceId(uuid::Uuid::nil()), term: 1 };
+    let wrapped = root.wrap(names, &strongroom_core::SecretBytes::new(b"hunter2".to_vec())).await.unwrap();
+    assert_eq!(root.key_id().as_deref(), Some("key-2"));
+    assert!(!root.needs_rewrap(names, &wrapped));
+}
+
+#[tokio::test]
+async fn a_root_key_is_changed_from_a_file_to_a_plugin_and_back() {
+    let plugin = Plugin::start().await;
+    let mut server = TestServer::start().await;
+    server.project("shop").await;
+    server.admin().put(&path("shop/db"), fields(&[("a", "kept")]), PutOptions::default()).await.unwrap();
+    let file = server.settings.root_key.clone();
+
+    // Both: the plugin wraps, the file still opens.
+    server.settings.root_key = RootKeySettings { previous: Some(file.current.clone()), ..plugin.settings() };
+    server.restart().await;
+    assert_eq!(field(&server.admin().read(&reference("shop/db")).await.unwrap(), "a"), "kept");
+    let by_file = Wrapped::of(&server).await;
+    let both = root(&server.settings.root_key).await;
+    assert!(by_file.needs_rewrap(&both));
+    let by_plugin = by_file.rewrap(&both).await;
+
+    // The plugin alone opens what it wrapped, and nothing else.
+    let plugin_alone = root(&plugin.settings()).await;
+    assert!(by_plugin.opens(&plugin_alone).await && !by_file.opens(&plugin_alone).await);
+    assert!(!by_plugin.needs_rewrap(&both) && !by_plugin.needs_rewrap(&plugin_alone));
+
+    // And back.
+    let back = RootKeySettings { previous: Some(plugin.source()), ..file.clone() };
+    let back = root(&back).await;
+    assert!(by_plugin.needs_rewrap(&back) && by_plugin.opens(&back).await);
+    let again = by_plugin.rewrap(&back).await;
+    let file_alone = root(&file).await;
+    assert!(again.opens(&file_alone).await && !by_plugin.opens(&file_alone).await);
+}
+
+#[tokio::test]
+async fn a_start_waits_for_the_previous_plugin_where_only_that_opens_the_keys() {
+    let mut plugin = Plugin::start().await;
+    let mut server = TestServer::start_with(|settings| settings.root_key = plugin.settings()).await;
+    server.stop().await;
+    plugin.kill();
+    let file = RootKeySource::File(server.directory().join("root.key"));
+    server.settings.root_key =
+        RootKeySettings { current: file, previous: Some(plugin.source()), polling: plugin.settings().polling };
+    let socket = plugin.socket();
+    let says_so = async || was_logged("waiting for the root key's provider", &socket);
+    starts_after(&server.settings, "it says that it waits", says_so, async || plugin.run().await).await;
+}

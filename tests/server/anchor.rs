@@ -1,0 +1,150 @@
+//! The anchor: a database that was set back as a whole is refused when a server starts, unless somebody says that it is meant.
+
+use strongroom_api::routes;
+use strongroom_client::PutOptions;
+use strongroom_core::Action;
+use strongroom_server::{Server, anchor::AnchorPlace};
+use strongroom_tests::{Sql, TestServer, eventually, fields, path};
+
+/// A server with an anchor in a file, and a copy of all of its rows.
+struct World {
+    server: TestServer,
+    sql: Sql,
+}
+
+impl World {
+    async fn new() -> Self {
+        let server = TestServer::start_with(|settings| {
+            let directory = settings.certificate.parent().unwrap().to_owned();
+            settings.anchor = Some(AnchorPlace::File(directory.join("anchor")));
+        })
+        .await;
+        server.project("shop").await;
+        server.admin().put(&path("shop/db"), fields(&[("a", "1")]), PutOptions::default()).await.unwrap();
+        let mut sql = server.sql().await;
+        sql.run("SET session_replication_role = replica").await;
+        for table in sql.tables().await {
+            sql.run(&format!("CREATE TABLE _kept_{table} AS SELECT * FROM {table}")).await;
+        }
+        Self { server, sql }
+    }
+
+    fn anchor(&self) -> std::path::PathBuf {
+        self.server.directory().join("anchor")
+    }
+
+    fn text(&self) -> String {
+        std::fs::read_to_string(self.anchor()).unwrap()
+    }
+
+    /// Waits until the anchor says this epoch of this scope.
+    async fn anchored(&self, scope: &str, epoch: i64) {
+        let wanted = format!("\"{scope}\":{{\"epoch\":{epoch},");
+        eventually("the anchor follows", async || self.text().contains(&wanted)).await;
+    }
+
+    async fn set_back(&mut self) {
+        for table in self.sql.tables().await {
+            self.sql.run(&format!("DELETE FROM {table}; INSERT INTO {table} SELECT * FROM _kept_{table}")).await;
+        }
+    }
+
+    async fn epoch(&mut self, scope: &str) -> i64 {
+        self.sql.rows(&format!("SELECT epoch FROM manifests WHERE scope = '{scope}'")).await[0]["epoch"]
+            .as_i64()
+            .unwrap()
+    }
+}
+
+const INSTANCE: &str = "00000000-0000-0000-0000-000000000000";
+
+async fn refusal(server: &TestServer) -> String {
+    match Server::start(&server.settings).await {
+        Ok(_) => panic!("it started"),
+        Err(error) => format!("{error:#}"),
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_was_set_back_is_refused_until_somebody_says_that_it_is_meant() {
+    let mut world = World::new().await;
+    let project = world.server.admin().projects().await.unwrap()[0].id.to_string();
+    world.server.grant("user:eve", &[Action::Read], "shop/").await;
+    let epoch = world.epoch(&project).await;
+    world.anchored(&project, epoch).await;
+    world.server.project("more").await;
+    let of_instance = world.epoch(INSTANCE).await;
+    world.anchored(INSTANCE, of_instance).await;
+
+    world.set_back().await;
+    // The server that runs has seen more.
+    let answer = world.server.request("GET", routes::PROJECTS, Some(world.server.admin_token()), None).await;
+    assert_eq!((answer.status, answer.code().as_str()), (500, "integrity"));
+    world.server.stop().await;
+    let before = world.text();
+    let message = refusal(&world.server).await;
+    assert!(message.contains("the database is older than its anchor"), "{message}");
+    assert!(message.contains("--accept-older-database"), "{message}");
+    assert_eq!(world.text(), before, "nothing was changed");
+
+    world.server.settings.accept_older_database = true;
+    world.server.restart().await;
+    world.server.settings.accept_older_database = false;
+    let accepted = "audit_events WHERE action = 'verify' AND outcome = 'older-database-accepted'";
+    assert_eq!(world.sql.count(accepted).await, 1);
+    let again = world.epoch(INSTANCE).await;
+    assert!(again < of_instance);
+    world.anchored(INSTANCE, again).await;
+    world.server.restart().await;
+    assert_eq!(world.server.admin().projects().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn one_project_that_was_set_back_with_its_manifest_is_refused_too() {
+    let mut world = World::new().await;
+    let project = world.server.admin().projects().await.unwrap()[0].id.to_string();
+    let grant = world.server.grant("user:eve", &[Action::Read], "shop/").await;
+    for table in world.sql.tables().await {
+        world.sql.run(&format!("DROP TABLE _kept_{table}; CREATE TABLE _kept_{table} AS SELECT * FROM {table}")).await;
+    }
+    world.server.admin().revoke_grant(&strongroom_tests::project("shop"), grant.id).await.unwrap();
+    let epoch = world.epoch(&project).await;
+    world.anchored(&project, epoch).await;
+    world.server.stop().await;
+    // The revoked grant is back, and the manifest that covers it.
+    for table in ["grants", "manifests"] {
+        world.sql.run(&format!("DELETE FROM {table}; INSERT INTO {table} SELECT * FROM _kept_{table}")).await;
+    }
+    let message = refusal(&world.server).await;
+    assert!(message.contains(&format!("project {project}")), "{message}");
+}
+
+#[tokio::test]
+async fn an_anchor_that_is_not_this_instances_own_is_refused() {
+    let mut world = World::new().await;
+    let epoch = world.epoch(INSTANCE).await;
+    world.anchored(INSTANCE, epoch).await;
+    world.server.stop().await;
+    let whole = world.text();
+    let other = World::new().await;
+    let epoch = {
+        let mut sql = other.server.sql().await;
+        sql.rows("SELECT max(epoch) AS epoch FROM manifests").await[0]["epoch"].as_i64().unwrap()
+    };
+    other.anchored(INSTANCE, epoch).await;
+    for (name, text) in [
+        ("empty", String::new()),
+        ("one line", whole.lines().next().unwrap().to_owned()),
+        ("a changed epoch", whole.replace(&format!("\"epoch\":{epoch}"), "\"epoch\":1")),
+        ("no MAC", whole.replace("mac:", "mac:zz")),
+        ("another instance's", other.text()),
+    ] {
+        assert_ne!(text, whole, "{name}");
+        std::fs::write(world.anchor(), &text).unwrap();
+        let message = refusal(&world.server).await;
+        assert!(message.contains("the anchor"), "{name}: {message}");
+        assert_eq!(world.text(), text, "{name}: it is not written over");
+    }
+    std::fs::write(world.anchor(), &whole).unwrap();
+    world.server.restart().await;
+}
