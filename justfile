@@ -11,7 +11,7 @@ dev *arguments:
     cargo run -- dev {{ arguments }}
 
 # Everything that must pass before a commit; what `.ci/run` does without Go and without a cluster.
-check: format-check lint deny test
+check: format-check lint deny test test-api
 
 # Format the code.
 format:

@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 
 /// `POST /api/v1/projects`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewProject {
     /// The first segment of its secrets' paths. Names of projects never change.
@@ -15,6 +16,7 @@ pub struct NewProject {
 
 /// A project. Its creator is granted everything in it, by a grant that is listed and can be revoked.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Project {
     /// Its id.
     pub id: ProjectId,
@@ -27,6 +29,7 @@ pub struct Project {
 
 /// `GET /api/v1/project?name=`: a project and what it demands of its secrets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ProjectInfo {
     /// Its id.
     pub id: ProjectId,
@@ -50,6 +53,7 @@ pub struct ProjectInfo {
 
 /// `PATCH /api/v1/project?name=`: what is left out stays.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PatchProject {
     /// Most versions kept of a secret that does not say otherwise, 1 to 10,000. What is beyond it goes with a secret's next put.
@@ -66,11 +70,13 @@ pub struct PatchProject {
     pub expiry_notice_seconds: Option<u32>,
     /// Most secrets it may hold; null: any number. Those that are there stay.
     #[serde(default, skip_serializing_if = "Update::is_keep")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<u32>))]
     pub max_secrets: Update<u32>,
 }
 
 /// How a cluster's tokens are checked.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Trust {
     /// By asking the cluster's API (TokenReview): the default.
@@ -83,17 +89,24 @@ pub enum Trust {
     /// By the issuer's public keys, for a cluster the server cannot reach. A deleted pod's token stays good until it expires.
     OfflineKeys {
         /// A JSON Web Key Set, as `/openid/v1/jwks` gives it.
+        #[cfg_attr(feature = "openapi", schema(value_type = Object))]
         keys: serde_json::Value,
     },
 }
 
 /// `POST /api/v1/clusters`. A cluster's name and trust never change; a change is a new cluster, and roles do not follow.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewCluster {
     /// Its name.
+    #[cfg_attr(
+        feature = "openapi",
+        schema(min_length = 1, max_length = 63, pattern = r"^[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?$")
+    )]
     pub name: String,
     /// What its tokens' `iss` must be; no two clusters share one.
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 512, pattern = r"^[!-~]+$"))]
     pub issuer: String,
     /// How its tokens are checked.
     pub trust: Trust,
@@ -101,6 +114,7 @@ pub struct NewCluster {
 
 /// A registered cluster.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Cluster {
     /// Its id.
     pub id: ClusterId,
@@ -119,6 +133,7 @@ pub struct Cluster {
 
 /// `PUT /api/v1/roles`: makes a role, or replaces its members.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Role {
     /// The project it belongs to; it can touch no other.
@@ -126,11 +141,13 @@ pub struct Role {
     /// Its name within the project.
     pub name: String,
     /// `workload:cluster/namespace/account` (`*` for the cluster or for the account), `user:name` or `service:name`.
+    #[cfg_attr(feature = "openapi", schema(max_items = 1000))]
     pub members: Vec<String>,
 }
 
 /// `POST /api/v1/grants`: who may do what where.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewGrant {
     /// `role:project/name`, `workload:cluster/namespace/account`, `user:name` or `service:name`.
@@ -143,6 +160,7 @@ pub struct NewGrant {
 
 /// A grant.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Grant {
     /// Its id, as refusals' explanations and `revoke` name it.
     pub id: GrantId,
@@ -161,6 +179,7 @@ pub struct Grant {
 
 /// `PUT /api/v1/policies`: a free-text Cedar policy, forced into its project.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
     /// The project.
@@ -173,6 +192,7 @@ pub struct Policy {
 
 /// A list of any of these.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Items<T> {
     /// All of them, by name or age.
     pub items: Vec<T>,

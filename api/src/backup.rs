@@ -109,6 +109,7 @@ pub fn is_end(line: &[u8]) -> bool {
 
 /// A pod that holds a version which the database has not given out: after a restore, what was lost is still there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NewerDelivery {
     /// Of which secret.
     pub path: SecretPath,
@@ -129,6 +130,7 @@ pub struct NewerDelivery {
 
 /// Pods that hold newer versions than the database.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NewerDeliveries {
     /// By path and pod.
     pub deliveries: Vec<NewerDelivery>,
@@ -141,6 +143,7 @@ pub const MAX_ADVANCE: u64 = 10_000;
 
 /// Has the next put of a secret get a number above this one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Advance {
     /// Which secret.
@@ -151,6 +154,7 @@ pub struct Advance {
 
 /// What was advanced.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Advanced {
     /// Which secret.
     pub path: SecretPath,

@@ -6,7 +6,7 @@ use uuid::Uuid;
 macro_rules! codes {
     ($($name:ident = $text:literal, $status:literal, $meaning:literal, $remedy:literal;)+) => {
         /// The stable code of an error. Codes are never renamed or reused.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(rename_all = "snake_case")]
         #[non_exhaustive]
         pub enum ErrorCode {
@@ -76,8 +76,24 @@ codes! {
     AuditUnavailable = "audit_unavailable", 503, "The audit event could not be written, so nothing was released.", "Try again after `retry-after`.";
 }
 
+/// Only what a server of this version answers: `unknown` is a client's word.
+#[cfg(feature = "openapi")]
+impl utoipa::PartialSchema for ErrorCode {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        utoipa::openapi::ObjectBuilder::new()
+            .schema_type(utoipa::openapi::schema::Type::String)
+            .enum_values(Some(Self::ALL.iter().map(|code| code.as_str())))
+            .description(Some("The stable code of an error. Codes are never renamed or reused; new ones may come."))
+            .into()
+    }
+}
+
+#[cfg(feature = "openapi")]
+impl utoipa::ToSchema for ErrorCode {}
+
 /// The body of every error, `application/problem+json` (RFC 9457).
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Problem {
     /// The code's meaning.
     pub title: String,

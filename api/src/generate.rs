@@ -6,6 +6,7 @@ use strongroom_core::FieldName;
 /// `POST /api/v1/secret/generate?path=`: a new version with a value that nobody has seen. It is answered as a put is, without the value. `If-Match` and
 /// `If-None-Match` mean what they do for a put.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Generate {
     /// What is made.
@@ -36,6 +37,7 @@ pub struct Generate {
     pub fields: Fields,
     /// Why, for people; at most 256 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(max_length = 256))]
     pub reason: Option<String>,
     /// False: the new version becomes `pending`, and `current` stays.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
@@ -44,6 +46,7 @@ pub struct Generate {
 
 /// What can be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// Characters, each as likely as any other.
@@ -60,6 +63,7 @@ pub enum Kind {
 
 /// How bytes are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Encoding {
     /// Base64 with padding.
@@ -70,6 +74,7 @@ pub enum Encoding {
 
 /// What becomes of the current version's other fields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Fields {
     /// The new version has the generated fields only.

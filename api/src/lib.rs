@@ -71,6 +71,8 @@ pub mod routes {
     pub const NEWER_DELIVERIES: &str = "/api/v1/deliveries/newer";
     /// `GET`: every row, sealed as it is.
     pub const BACKUP: &str = "/api/v1/backup";
+    /// `GET`: the description of the API, OpenAPI 3.1.
+    pub const OPENAPI: &str = "/api/v1/openapi.json";
     /// `GET`: the process is alive.
     pub const HEALTHZ: &str = "/healthz";
     /// `GET`: the process can serve.

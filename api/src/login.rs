@@ -6,6 +6,7 @@ use time::OffsetDateTime;
 
 /// `POST /api/v1/login`: a workload's projected service account token for a session.
 #[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Login {
     /// The registered cluster's name.
@@ -19,6 +20,7 @@ pub struct Login {
 
 /// The session.
 #[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Session {
     /// The credential for `authorization: Bearer`.
     pub session: SecretText,
@@ -33,6 +35,7 @@ pub struct Session {
 
 /// `GET /api/v1/session`: who the caller is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct WhoAmI {
     /// For example `user:admin`.
     pub principal: String,

@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 
 /// `GET /api/v1/secret/metadata?path=`. The `ETag` is the revision: `"r7"`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Metadata {
     /// Which secret.
     pub path: SecretPath,
@@ -45,6 +46,7 @@ pub struct Metadata {
 
 /// What a secret's aliases point at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Pointers {
     /// The version that is read where none is named.
     pub current: u64,
@@ -61,6 +63,7 @@ pub struct Pointers {
 
 /// `PATCH /api/v1/secret/metadata?path=`: what is left out stays, null removes. `If-Match: "r7"` makes it conditional on the revision.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PatchMetadata {
     /// Labels to set, or with null to remove; the others stay. Needs `manage-grants` too: policies see labels.
@@ -68,12 +71,15 @@ pub struct PatchMetadata {
     pub labels: BTreeMap<String, Option<String>>,
     /// Who answers for it. Needs `manage-grants` too: policies see owners.
     #[serde(default, skip_serializing_if = "Update::is_keep")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Owner>))]
     pub owner: Update<Owner>,
     /// When it stops being readable.
     #[serde(default, skip_serializing_if = "Update::is_keep", with = "update::time")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<OffsetDateTime>))]
     pub expires_at: Update<OffsetDateTime>,
     /// Most versions kept, 1 to 10,000; null: the project's number. What is beyond it goes with the next put.
     #[serde(default, skip_serializing_if = "Update::is_keep")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<u32>))]
     pub keep_versions: Update<u32>,
     /// Whether it is protected from deletion. Lifting needs `purge` too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -82,6 +88,7 @@ pub struct PatchMetadata {
 
 /// A version as an alias is pointed at it: by its number, or by another alias.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(untagged)]
 pub enum Target {
     /// This version.
@@ -93,6 +100,7 @@ pub enum Target {
 /// `PUT /api/v1/secret/alias?path=&alias=`. `current` activates a version, which is also how to go back to an earlier one; `pending` names what is to be
 /// activated later; up to 32 others are free. `previous` moves by itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PutAlias {
     /// Where it points from now on: a version that can be read.
@@ -104,6 +112,7 @@ pub struct PutAlias {
 
 /// `POST /api/v1/secret/destroy`: value and wrapped key of these versions are erased for good.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Destroy {
     /// Which secret.
@@ -114,6 +123,7 @@ pub struct Destroy {
 
 /// `POST /api/v1/secret/purge`: the secret with all its versions is removed for good. Its path is free again.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Purge {
     /// Which secret.
@@ -122,6 +132,7 @@ pub struct Purge {
 
 /// `POST /api/v1/secret/rename`: the same secret with all its versions and metadata at another path of its project.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Rename {
     /// Where it lies.
@@ -132,6 +143,7 @@ pub struct Rename {
 
 /// Which versions are copied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum CopiedVersions {
     /// The current one; it becomes version 1.
@@ -143,6 +155,7 @@ pub enum CopiedVersions {
 
 /// `POST /api/v1/secret/copy`: a new secret with values of another, sealed anew.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Copy {
     /// Where it lies.
@@ -159,6 +172,7 @@ pub struct Copy {
 
 /// `POST /api/v1/secret/move`: all versions that can be read go to another project; the source is removed for good, and what could not be read with it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Move {
     /// Where it lies.
@@ -172,6 +186,7 @@ pub struct Move {
 
 /// The answer to a rename, a copy or a move.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Placed {
     /// Where it lies now.
     pub path: SecretPath,

@@ -75,10 +75,12 @@ impl PayloadBody {
 ///
 /// The payload's members stand inline (no `serde(flatten)`, which buffers values where they are not wiped).
 #[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PutSecret {
     /// Named fields.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "unique_fields")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub fields: Option<BTreeMap<FieldName, SecretText>>,
     /// Raw bytes, base64 with padding.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -88,12 +90,14 @@ pub struct PutSecret {
     pub media_type: Option<String>,
     /// Why, for people; at most 256 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(max_length = 256))]
     pub reason: Option<String>,
     /// False: the new version becomes `pending`, in the place of an earlier one, and `current` stays. The first version of a secret is always current.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub activate: bool,
     /// When the secret stops being readable; null: never. Left out, it stays as it is, but that an expired secret is readable again, without an expiry.
     #[serde(default, skip_serializing_if = "Update::is_keep", with = "update::time")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<OffsetDateTime>))]
     pub expires_at: Update<OffsetDateTime>,
 }
 
@@ -114,18 +118,22 @@ impl PutSecret {
 /// `PATCH /api/v1/secret?path=` (`application/merge-patch+json`): a new version made of the current one's fields and these; null removes a field. The caller
 /// needs not read the secret, and learns nothing of it. `If-Match` is as for a put.
 #[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PatchSecret {
     /// Fields to set, or with null to remove.
     #[serde(deserialize_with = "unique_changes")]
+    #[cfg_attr(feature = "openapi", schema(value_type = BTreeMap<FieldName, Option<String>>))]
     pub fields: BTreeMap<FieldName, Option<SecretText>>,
     /// Why, for people; at most 256 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(max_length = 256))]
     pub reason: Option<String>,
 }
 
 /// The answer to a put.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PutResult {
     /// Which secret.
     pub path: SecretPath,
@@ -141,6 +149,7 @@ pub struct PutResult {
 
 /// `GET /api/v1/secret?path=[&version=][&field=]`: a value. The `ETag` is the version's number in quotes.
 #[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SecretValue {
     /// Which secret.
     pub path: SecretPath,
@@ -155,6 +164,7 @@ pub struct SecretValue {
     pub created_at: OffsetDateTime,
     /// Named fields.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "unique_fields")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub fields: Option<BTreeMap<FieldName, SecretText>>,
     /// Raw bytes, base64 with padding.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -185,6 +195,7 @@ impl SecretValue {
 
 /// One version, without its value.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct VersionInfo {
     /// Its number.
     pub version: u64,
@@ -192,6 +203,7 @@ pub struct VersionInfo {
     pub author: String,
     /// Why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(max_length = 256))]
     pub reason: Option<String>,
     /// When.
     #[serde(with = "time::serde::rfc3339")]
@@ -208,6 +220,7 @@ pub struct VersionInfo {
 
 /// What became of a version.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum VersionState {
     /// It can be read.
@@ -221,6 +234,7 @@ pub enum VersionState {
 
 /// `GET /api/v1/secret/versions?path=[&before=][&limit=]`: the newest versions first.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SecretVersions {
     /// Which secret.
     pub path: SecretPath,
@@ -246,6 +260,7 @@ pub struct SecretVersions {
 
 /// One line of a list.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SecretEntry {
     /// Which secret.
     pub path: SecretPath,
@@ -258,6 +273,7 @@ pub struct SecretEntry {
 
 /// `GET /api/v1/secrets?folder=[&cursor=][&limit=]`: what the caller may list, in the order of the paths.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SecretList {
     /// Which folder was listed.
     pub folder: FolderPath,

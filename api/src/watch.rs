@@ -11,14 +11,17 @@ pub const MAX_WATCHED: usize = 200;
 
 /// What the caller watches and holds. Where the version is another than the one held, that is announced at once.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Watch {
     /// At most 200 secrets.
+    #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 200))]
     pub secrets: Vec<Watched>,
 }
 
 /// One watched secret.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Watched {
     /// Which secret.
@@ -27,6 +30,7 @@ pub struct Watched {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     /// The version the caller holds; 0 for none.
+    #[cfg_attr(feature = "openapi", schema(format = "uint64"))]
     pub held: u64,
     /// A version the caller holds that is newer than what this server announced or answered: its database may have been set back. `held` is 0 then, because none of
     /// the server's versions is held, so that it announces whatever it has.
@@ -36,6 +40,7 @@ pub struct Watched {
 
 /// The data of the event `change`: the watched version is now another than before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Change {
     /// Which secret.
     pub path: SecretPath,
@@ -48,6 +53,7 @@ pub struct Change {
 
 /// The data of the event `end`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct End {
     /// Why the stream ends.
     pub reason: EndReason,
@@ -55,6 +61,7 @@ pub struct End {
 
 /// Why a stream ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum EndReason {

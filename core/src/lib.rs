@@ -13,6 +13,8 @@ pub mod fuzzing;
 mod id;
 mod identity;
 mod metadata;
+#[cfg(feature = "openapi")]
+mod openapi;
 mod path;
 mod payload;
 mod principal;

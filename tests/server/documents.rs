@@ -38,6 +38,11 @@ fn the_list_of_errors_is_the_codes() {
 }
 
 #[test]
+fn the_openapi_document_is_the_routers() {
+    is_as_generated("openapi.json", &strongroom_server::http::openapi());
+}
+
+#[test]
 fn the_list_of_metrics_is_the_metrics() {
     let mut text = String::from(
         "# Metrics\n\n`GET /metrics`, in Prometheus' text format, without a credential. No label holds a path, a name or anything of a caller.\n\n\

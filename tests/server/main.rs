@@ -20,6 +20,7 @@ mod login;
 mod matrix;
 mod metadata;
 mod model;
+mod openapi;
 mod places;
 mod projects;
 mod replicas;

@@ -21,6 +21,7 @@ fn well_formed(server: &TestServer, method: &str, route: &str) -> (&'static str,
             | routes::CLUSTERS
             | routes::BACKUP
             | routes::NEWER_DELIVERIES
+            | routes::OPENAPI
             | routes::HEALTHZ
             | routes::READYZ
             | routes::METRICS,

@@ -6,6 +6,7 @@
 //! What it is not: a mock of anything.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod contract;
 mod database;
 mod logs;
 mod raw;

@@ -1,5 +1,6 @@
 //! A TLS connection on which any bytes can be sent.
 
+use crate::contract;
 use rustls::{ALL_VERSIONS, ClientConfig, RootCertStore, SupportedProtocolVersion};
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject as _};
 use serde_json::Value;
@@ -56,7 +57,7 @@ impl Raw {
         self.stream.write_all(bytes).await.is_ok() && self.stream.flush().await.is_ok()
     }
 
-    /// Sends a request; its body, if there is one, as JSON.
+    /// Sends a request; its body, if there is one, as JSON. The answer must be one that the OpenAPI document describes.
     pub async fn request(
         &mut self,
         method: &str,
@@ -71,7 +72,9 @@ impl Raw {
         let end = if body.is_empty() { "\r\n" } else { "" };
         let text = format!("{method} {target} HTTP/1.1\r\nhost: 127.0.0.1\r\n{credential}{body}{end}");
         self.send(text.as_bytes()).await;
-        self.answer().await.expect("the server answers")
+        let answer = self.answer().await.expect("the server answers");
+        contract::check(method, target, &answer);
+        answer
     }
 
     /// The next answer; `None` where the connection ends without one.

@@ -4,6 +4,7 @@ use super::{
     answer::{many, none, one},
     body::JsonBody,
     caller::Authenticated,
+    document::errors,
     problem::Refusal,
     query::Parameters,
 };
@@ -16,43 +17,72 @@ use serde::Deserialize;
 use std::sync::Arc;
 use strongroom_api::{
     ErrorCode,
-    access::{NewCluster, NewGrant, NewProject, PatchProject, Policy, Role},
+    access::{
+        Cluster, Grant, Items, NewCluster, NewGrant, NewProject, PatchProject, Policy, Project, ProjectInfo, Role,
+    },
+    routes,
 };
 use strongroom_core::{GrantId, ProjectName, RoleName};
+use utoipa::IntoParams;
 
 type Server = State<Arc<App>>;
 
+errors! {
+    CreateErrors: Forbidden, AlreadyExists, UnprocessableContent;
+    ListErrors: Forbidden;
+    DeleteErrors: Forbidden, NotFound, UnprocessableContent;
+    PutErrors: Forbidden, NotFound, ProjectShredded, UnprocessableContent;
+    CreateGrantErrors: Forbidden, NotFound, ProjectShredded, AlreadyExists, UnprocessableContent;
+    PutPolicyErrors: Forbidden, NotFound, ProjectShredded, BadPolicy, UnprocessableContent;
+    ListOfProjectErrors: Forbidden, NotFound, ProjectShredded;
+    DeleteOfProjectErrors: Forbidden, NotFound, ProjectShredded;
+    DeleteRoleErrors: BadPath, Forbidden, NotFound, ProjectShredded;
+}
+
 /// `?project=`
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct OfProject {
+    /// Whose.
     project: ProjectName,
 }
 
 /// `?project=&name=`
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Named {
+    /// Whose.
     project: ProjectName,
+    /// Its name.
     name: String,
 }
 
 /// `?project=&id=`
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Identified {
+    /// Whose.
     project: ProjectName,
+    /// Its id, as the list has it.
     id: GrantId,
 }
 
 /// `?name=`
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Name {
+    /// Its name.
     name: String,
 }
 
 /// Makes a project.
+#[utoipa::path(post, path = routes::PROJECTS, operation_id = "create_project", tag = "access",
+    request_body = NewProject,
+    responses((status = OK, description = "The new project.", body = Project), CreateErrors))]
 pub(super) async fn create_project(
     State(app): Server,
     Authenticated(caller): Authenticated,
@@ -62,18 +92,25 @@ pub(super) async fn create_project(
 }
 
 /// Lists projects.
+#[utoipa::path(get, path = routes::PROJECTS, operation_id = "list_projects", tag = "access",
+    responses((status = OK, description = "What the caller may see.", body = Items<Project>)))]
 pub(super) async fn projects(State(app): Server, Authenticated(caller): Authenticated) -> Result<Response, Refusal> {
     many(&caller, projects::list(&app, &caller).await)
 }
 
 /// `?name=`
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ByName {
+    /// Its name.
     name: ProjectName,
 }
 
 /// Shows a project's settings.
+#[utoipa::path(get, path = routes::PROJECT, operation_id = "read_project", tag = "access",
+    params(ByName),
+    responses((status = OK, description = "The project as it is.", body = ProjectInfo), ListOfProjectErrors))]
 pub(super) async fn project(
     State(app): Server,
     Authenticated(caller): Authenticated,
@@ -83,6 +120,9 @@ pub(super) async fn project(
 }
 
 /// Changes a project's settings.
+#[utoipa::path(patch, path = routes::PROJECT, operation_id = "patch_project", tag = "access",
+    params(ByName), request_body(content((PatchProject = "application/json"), (PatchProject = "application/merge-patch+json"))),
+    responses((status = OK, description = "The project as it is now.", body = ProjectInfo), PutErrors))]
 pub(super) async fn patch_project(
     State(app): Server,
     Authenticated(caller): Authenticated,
@@ -93,6 +133,9 @@ pub(super) async fn patch_project(
 }
 
 /// Registers a cluster.
+#[utoipa::path(post, path = routes::CLUSTERS, operation_id = "create_cluster", tag = "access",
+    request_body = NewCluster,
+    responses((status = OK, description = "The registered cluster.", body = Cluster), CreateErrors))]
 pub(super) async fn create_cluster(
     State(app): Server,
     Authenticated(caller): Authenticated,
@@ -102,11 +145,16 @@ pub(super) async fn create_cluster(
 }
 
 /// Lists clusters.
+#[utoipa::path(get, path = routes::CLUSTERS, operation_id = "list_clusters", tag = "access",
+    responses((status = OK, description = "All of them.", body = Items<Cluster>), ListErrors))]
 pub(super) async fn clusters(State(app): Server, Authenticated(caller): Authenticated) -> Result<Response, Refusal> {
     many(&caller, clusters::list(&app, &caller).await)
 }
 
 /// Removes a cluster.
+#[utoipa::path(delete, path = routes::CLUSTERS, operation_id = "delete_cluster", tag = "access",
+    params(Name),
+    responses((status = NO_CONTENT, description = "It is removed."), DeleteErrors))]
 pub(super) async fn delete_cluster(
     State(app): Server,
     Authenticated(caller): Authenticated,
@@ -116,6 +164,9 @@ pub(super) async fn delete_cluster(
 }
 
 /// Makes a role or replaces its members.
+#[utoipa::path(put, path = routes::ROLES, operation_id = "put_role", tag = "access",
+    request_body = Role,
+    responses((status = OK, description = "The role as it is now.", body = Role), PutErrors))]
 pub(super) async fn put_role(
     State(app): Server,
     Authenticated(caller): Authenticated,
@@ -125,6 +176,9 @@ pub(super) async fn put_role(
 }
 
 /// Lists a project's roles.
+#[utoipa::path(get, path = routes::ROLES, operation_id = "list_roles", tag = "access",
+    params(OfProject),
+    responses((status = OK, description = "All of them.", body = Items<Role>), ListOfProjectErrors))]
 pub(super) async fn roles(
     State(app): Server,
     Authenticated(caller): Authenticated,
@@ -134,6 +188,9 @@ pub(super) async fn roles(
 }
 
 /// Removes a role.
+#[utoipa::path(delete, path = routes::ROLES, operation_id = "delete_role", tag = "access",
+    params(Named),
+    responses((status = NO_CONTENT, description = "It is removed."), DeleteRoleErrors))]
 pub(super) async fn delete_role(
     State(app): Server,
     Authenticated(caller): Authenticated,
@@ -145,6 +202,9 @@ pub(super) async fn delete_role(
 }
 
 /// Grants.
+#[utoipa::path(post, path = routes::GRANTS, operation_id = "create_grant", tag = "access",
+    request_body = NewGrant,
+    responses((status = OK, description = "The new grant.", body = Grant), CreateGrantErrors))]
 pub(super) async fn create_grant(
     State(app): Server,
     Authenticated(caller): Authenticated,
@@ -154,6 +214,9 @@ pub(super) async fn create_grant(
 }
 
 /// Lists a project's grants.
+#[utoipa::path(get, path = routes::GRANTS, operation_id = "list_grants", tag = "access",
+    params(OfProject),
+    responses((status = OK, description = "All of them.", body = Items<Grant>), ListOfProjectErrors))]
 pub(super) async fn grants(
     State(app): Server,
     Authenticated(caller): Authenticated,
@@ -163,6 +226,9 @@ pub(super) async fn grants(
 }
 
 /// Revokes a grant.
+#[utoipa::path(delete, path = routes::GRANTS, operation_id = "delete_grant", tag = "access",
+    params(Identified),
+    responses((status = NO_CONTENT, description = "It is revoked."), DeleteOfProjectErrors))]
 pub(super) async fn delete_grant(
     State(app): Server,
     Authenticated(caller): Authenticated,
@@ -172,6 +238,9 @@ pub(super) async fn delete_grant(
 }
 
 /// Writes a policy.
+#[utoipa::path(put, path = routes::POLICIES, operation_id = "put_policy", tag = "access",
+    request_body = Policy,
+    responses((status = OK, description = "The policy as it is now.", body = Policy), PutPolicyErrors))]
 pub(super) async fn put_policy(
     State(app): Server,
     Authenticated(caller): Authenticated,
@@ -181,6 +250,9 @@ pub(super) async fn put_policy(
 }
 
 /// Lists a project's policies.
+#[utoipa::path(get, path = routes::POLICIES, operation_id = "list_policies", tag = "access",
+    params(OfProject),
+    responses((status = OK, description = "All of them.", body = Items<Policy>), ListOfProjectErrors))]
 pub(super) async fn policies(
     State(app): Server,
     Authenticated(caller): Authenticated,
@@ -190,6 +262,9 @@ pub(super) async fn policies(
 }
 
 /// Removes a policy.
+#[utoipa::path(delete, path = routes::POLICIES, operation_id = "delete_policy", tag = "access",
+    params(Named),
+    responses((status = NO_CONTENT, description = "It is removed."), DeleteOfProjectErrors))]
 pub(super) async fn delete_policy(
     State(app): Server,
     Authenticated(caller): Authenticated,

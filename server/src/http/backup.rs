@@ -1,6 +1,6 @@
 //! `/api/v1/backup`, `/api/v1/deliveries/newer`, `/api/v1/secret/advance`.
 
-use super::{body::JsonBody, caller::Authenticated, problem::Refusal, query::Parameters};
+use super::{body::JsonBody, caller::Authenticated, document::errors, problem::Refusal, query::Parameters};
 use crate::{
     app::App,
     operations::{backup, deliveries, secrets},
@@ -15,7 +15,16 @@ use axum::{
 use futures_util::stream;
 use serde::Deserialize;
 use std::sync::Arc;
-use strongroom_api::backup::{Advance, Advanced, MEDIA_TYPE, NewerDeliveries};
+use strongroom_api::{
+    backup::{Advance, Advanced, MEDIA_TYPE, NewerDeliveries},
+    routes,
+};
+
+errors! {
+    TakeErrors: Forbidden;
+    NewerErrors: Forbidden;
+    AdvanceErrors: Forbidden, NotFound, ProjectShredded, UnprocessableContent;
+}
 
 /// No parameters.
 #[derive(Deserialize)]
@@ -23,6 +32,9 @@ use strongroom_api::backup::{Advance, Advanced, MEDIA_TYPE, NewerDeliveries};
 pub(super) struct Nothing {}
 
 /// Streams a backup.
+#[utoipa::path(get, path = routes::BACKUP, operation_id = "take_backup", tag = "service",
+    responses((status = OK, description = "Every row, sealed as it is, one JSON object a line; without its last line it was cut off.",
+        content_type = "application/vnd.strongroom.backup+jsonl", body = String), TakeErrors))]
 pub(super) async fn take(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
@@ -37,6 +49,8 @@ pub(super) async fn take(
 }
 
 /// The pods that hold versions which the database has not given out.
+#[utoipa::path(get, path = routes::NEWER_DELIVERIES, operation_id = "newer_deliveries", tag = "service",
+    responses((status = OK, description = "By path and pod.", body = NewerDeliveries), NewerErrors))]
 pub(super) async fn newer_deliveries(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
@@ -47,6 +61,9 @@ pub(super) async fn newer_deliveries(
 }
 
 /// Has the next put of a secret get a number that no pod has seen.
+#[utoipa::path(post, path = routes::SECRET_ADVANCE, operation_id = "advance_version", tag = "secrets",
+    request_body = Advance,
+    responses((status = OK, description = "The highest number given out now.", body = Advanced), AdvanceErrors))]
 pub(super) async fn advance(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,

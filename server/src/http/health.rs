@@ -7,15 +7,20 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use std::{sync::Arc, time::Duration};
+use strongroom_api::routes;
 use tokio::time::Instant;
 
 /// The process answers.
+#[utoipa::path(get, path = routes::HEALTHZ, operation_id = "healthz", tag = "service",
+    responses((status = OK, description = "It does.", content_type = "text/plain", body = String)))]
 pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }
 
 /// The database answers within a second, audit events can be written, and the server is not stopping. Asked at most once a second, whoever asks how often: it
 /// needs no credential, and must not take connections from those who have one.
+#[utoipa::path(get, path = routes::READYZ, operation_id = "readyz", tag = "service",
+    responses((status = OK, description = "It can serve.", content_type = "text/plain", body = String), (status = SERVICE_UNAVAILABLE, description = "It cannot; the text says why.", content_type = "text/plain", body = String)))]
 pub(super) async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, &'static str) {
     if *app.stop.borrow() {
         return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
@@ -37,6 +42,8 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, &'static
 }
 
 /// Metrics in Prometheus' text format.
+#[utoipa::path(get, path = routes::METRICS, operation_id = "metrics", tag = "service",
+    responses((status = OK, description = "See docs/metrics.md.", content_type = "text/plain", body = String)))]
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
     let (open, idle) = app.store.connections();
     metrics::gauge!(names::DATABASE_CONNECTIONS, "state" => "open").set(f64::from(open));

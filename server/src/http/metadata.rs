@@ -4,6 +4,7 @@ use super::{
     answer::{json, none, one, with_tag},
     body::JsonBody,
     caller::Authenticated,
+    document::errors,
     precondition::{if_revision, precondition_or},
     problem::Refusal,
     query::Parameters,
@@ -22,28 +23,52 @@ use serde::Deserialize;
 use std::sync::Arc;
 use strongroom_api::{
     ErrorCode,
-    metadata::{Copy, Destroy, Metadata, Move, PatchMetadata, Purge, PutAlias, Rename, Target},
+    metadata::{Copy, Destroy, Metadata, Move, PatchMetadata, Placed, Pointers, Purge, PutAlias, Rename, Target},
+    routes,
 };
-use strongroom_core::{SecretPath, VersionSelector};
+use strongroom_core::{AliasName, SecretPath, VersionSelector};
+use utoipa::IntoParams;
 
 type Server = State<Arc<App>>;
 
+errors! {
+    ReadErrors: Forbidden, NotFound, ProjectShredded;
+    PatchErrors: Forbidden, NotFound, DeletionProtected, ProjectShredded, RevisionConflict, UnprocessableContent;
+    PointAliasErrors:
+        BadPath, Forbidden, NotFound, SecretDeleted, VersionDeleted, VersionDestroyed, ProjectShredded, VersionConflict, PreconditionRequired,
+        UnprocessableContent;
+    RemoveAliasErrors: BadPath, Forbidden, NotFound, SecretDeleted, ProjectShredded, VersionConflict, PreconditionRequired, UnprocessableContent;
+    DestroyVersionsErrors: Forbidden, NotFound, VersionInUse, DeletionProtected, ProjectShredded, UnprocessableContent;
+    PurgeSecretErrors: Forbidden, NotFound, DeletionProtected, ProjectShredded;
+    PlaceErrors:
+        Forbidden, NotFound, SecretDeleted, SecretExpired, AlreadyExists, DeletionProtected, ProjectFull, ProjectShredded, UnprocessableContent;
+}
+
 /// `?path=`
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Path {
+    /// Which secret.
     path: SecretPath,
 }
 
 /// `?path=&alias=`
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Alias {
+    /// Which secret.
     path: SecretPath,
+    /// `current`, `pending` or a free name.
+    #[param(value_type = AliasName)]
     alias: String,
 }
 
 /// Shows metadata.
+#[utoipa::path(get, path = routes::SECRET_METADATA, operation_id = "read_metadata", tag = "secrets",
+    params(Path),
+    responses((status = OK, description = "What is known of it.", body = Metadata, headers(("etag" = String))), ReadErrors))]
 pub(super) async fn metadata(
     State(app): Server,
     Authenticated(caller): Authenticated,
@@ -53,6 +78,9 @@ pub(super) async fn metadata(
 }
 
 /// Changes metadata.
+#[utoipa::path(patch, path = routes::SECRET_METADATA, operation_id = "patch_metadata", tag = "secrets",
+    params(Path, ("if-match" = Option<String>, Header, description = "Only at this revision: its ETag.", pattern = "^\"r[1-9][0-9]*\"$")), request_body(content((PatchMetadata = "application/json"), (PatchMetadata = "application/merge-patch+json"))),
+    responses((status = OK, description = "What is known of it now.", body = Metadata, headers(("etag" = String))), PatchErrors))]
 pub(super) async fn patch_metadata(
     State(app): Server,
     Authenticated(caller): Authenticated,
@@ -65,6 +93,9 @@ pub(super) async fn patch_metadata(
 }
 
 /// Points an alias at a version.
+#[utoipa::path(put, path = routes::SECRET_ALIAS, operation_id = "put_alias", tag = "secrets",
+    params(Alias, ("if-match" = Option<String>, Header, description = "Only if this version is current: its number in quotes.", pattern = "^\"[1-9][0-9]*\"$")), request_body = PutAlias,
+    responses((status = OK, description = "Where its aliases point now.", body = Pointers), PointAliasErrors))]
 pub(super) async fn put_alias(
     State(app): Server,
     Authenticated(caller): Authenticated,
@@ -82,6 +113,9 @@ pub(super) async fn put_alias(
 }
 
 /// Removes an alias.
+#[utoipa::path(delete, path = routes::SECRET_ALIAS, operation_id = "delete_alias", tag = "secrets",
+    params(Alias, ("if-match" = Option<String>, Header, description = "Only if this version is current: its number in quotes.", pattern = "^\"[1-9][0-9]*\"$")),
+    responses((status = OK, description = "Where its aliases point now.", body = Pointers), RemoveAliasErrors))]
 pub(super) async fn delete_alias(
     State(app): Server,
     Authenticated(caller): Authenticated,
@@ -94,6 +128,9 @@ pub(super) async fn delete_alias(
 }
 
 /// Destroys versions.
+#[utoipa::path(post, path = routes::SECRET_DESTROY, operation_id = "destroy_versions", tag = "secrets",
+    request_body = Destroy,
+    responses((status = NO_CONTENT, description = "They are destroyed."), DestroyVersionsErrors))]
 pub(super) async fn destroy(
     State(app): Server,
     Authenticated(caller): Authenticated,
@@ -103,6 +140,9 @@ pub(super) async fn destroy(
 }
 
 /// Removes a secret for good.
+#[utoipa::path(post, path = routes::SECRET_PURGE, operation_id = "purge_secret", tag = "secrets",
+    request_body = Purge,
+    responses((status = NO_CONTENT, description = "It is removed."), PurgeSecretErrors))]
 pub(super) async fn purge(
     State(app): Server,
     Authenticated(caller): Authenticated,
@@ -112,6 +152,9 @@ pub(super) async fn purge(
 }
 
 /// Gives a secret another path.
+#[utoipa::path(post, path = routes::SECRET_RENAME, operation_id = "rename_secret", tag = "secrets",
+    request_body = Rename,
+    responses((status = OK, description = "Where it lies now.", body = Placed), PlaceErrors))]
 pub(super) async fn rename(
     State(app): Server,
     Authenticated(caller): Authenticated,
@@ -121,6 +164,9 @@ pub(super) async fn rename(
 }
 
 /// Copies a secret.
+#[utoipa::path(post, path = routes::SECRET_COPY, operation_id = "copy_secret", tag = "secrets",
+    request_body = Copy,
+    responses((status = OK, description = "Where the copy lies.", body = Placed), PlaceErrors))]
 pub(super) async fn copy(
     State(app): Server,
     Authenticated(caller): Authenticated,
@@ -130,6 +176,9 @@ pub(super) async fn copy(
 }
 
 /// Moves a secret to another project.
+#[utoipa::path(post, path = routes::SECRET_MOVE, operation_id = "move_secret", tag = "secrets",
+    request_body = Move,
+    responses((status = OK, description = "Where it lies now.", body = Placed), PlaceErrors))]
 pub(super) async fn move_to(
     State(app): Server,
     Authenticated(caller): Authenticated,

@@ -5,6 +5,7 @@ mod answer;
 mod backup;
 mod body;
 mod caller;
+mod document;
 mod guard;
 mod health;
 mod login;
@@ -19,14 +20,15 @@ use crate::app::App;
 use axum::{
     Router,
     middleware::{from_fn, from_fn_with_state},
-    routing::{get, post, put},
 };
 use std::sync::Arc;
 use strongroom_api::routes;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
+pub use document::generated as openapi;
 pub use problem::Refusal;
 
-/// All routes, by path and the methods they take. The router is built from it, and so is the test that tries each without a credential.
+/// All routes, by path and the methods they take: what the metrics name, and what is tried without a credential. A test compares it with the router's own.
 pub const ROUTES: &[(&str, &[&str])] = &[
     (routes::LOGIN, &["POST"]),
     (routes::SESSION, &["GET"]),
@@ -52,44 +54,18 @@ pub const ROUTES: &[(&str, &[&str])] = &[
     (routes::SECRET_ADVANCE, &["POST"]),
     (routes::NEWER_DELIVERIES, &["GET"]),
     (routes::BACKUP, &["GET"]),
+    (routes::OPENAPI, &["GET"]),
     (routes::HEALTHZ, &["GET"]),
     (routes::READYZ, &["GET"]),
     (routes::METRICS, &["GET"]),
 ];
 
 /// Routes that need no credential.
-pub const OPEN: &[&str] = &[routes::LOGIN, routes::HEALTHZ, routes::READYZ, routes::METRICS];
+pub const OPEN: &[&str] = &[routes::LOGIN, routes::OPENAPI, routes::HEALTHZ, routes::READYZ, routes::METRICS];
 
 /// The router.
 pub fn router(app: Arc<App>) -> Router {
-    Router::new()
-        .route(routes::LOGIN, post(login::login))
-        .route(routes::SESSION, get(login::who_am_i))
-        .route(routes::SECRET, get(secrets::read).put(secrets::put).patch(secrets::patch).delete(secrets::delete))
-        .route(routes::SECRET_VERSIONS, get(secrets::versions))
-        .route(routes::SECRET_ALIAS, put(metadata::put_alias).delete(metadata::delete_alias))
-        .route(routes::SECRET_METADATA, get(metadata::metadata).patch(metadata::patch_metadata))
-        .route(routes::SECRET_UNDELETE, post(secrets::undelete))
-        .route(routes::SECRET_DESTROY, post(metadata::destroy))
-        .route(routes::SECRET_PURGE, post(metadata::purge))
-        .route(routes::SECRET_RENAME, post(metadata::rename))
-        .route(routes::SECRET_COPY, post(metadata::copy))
-        .route(routes::SECRET_MOVE, post(metadata::move_to))
-        .route(routes::SECRET_GENERATE, post(secrets::generate))
-        .route(routes::SECRETS, get(secrets::list))
-        .route(routes::WATCH, post(watch::watch))
-        .route(routes::PROJECTS, get(access::projects).post(access::create_project))
-        .route(routes::PROJECT, get(access::project).patch(access::patch_project))
-        .route(routes::CLUSTERS, get(access::clusters).post(access::create_cluster).delete(access::delete_cluster))
-        .route(routes::ROLES, get(access::roles).put(access::put_role).delete(access::delete_role))
-        .route(routes::GRANTS, get(access::grants).post(access::create_grant).delete(access::delete_grant))
-        .route(routes::POLICIES, get(access::policies).put(access::put_policy).delete(access::delete_policy))
-        .route(routes::SECRET_ADVANCE, post(backup::advance))
-        .route(routes::NEWER_DELIVERIES, get(backup::newer_deliveries))
-        .route(routes::BACKUP, get(backup::take))
-        .route(routes::HEALTHZ, get(health::healthz))
-        .route(routes::READYZ, get(health::readyz))
-        .route(routes::METRICS, get(health::metrics))
+    Router::from(routes())
         .fallback(problem::no_such_route)
         .method_not_allowed_fallback(problem::no_such_method)
         .with_state(app.clone())
@@ -97,4 +73,37 @@ pub fn router(app: Arc<App>) -> Router {
         .layer(from_fn_with_state(app.clone(), guard::detach))
         .layer(from_fn(guard::check_url))
         .layer(from_fn_with_state(app, guard::identify))
+}
+
+/// The handlers with their descriptions: router and OpenAPI document are made of the same.
+fn routes() -> OpenApiRouter<Arc<App>> {
+    document::described()
+        .routes(routes!(login::login))
+        .routes(routes!(login::who_am_i))
+        .routes(routes!(secrets::read, secrets::put, secrets::patch, secrets::delete))
+        .routes(routes!(secrets::versions))
+        .routes(routes!(metadata::put_alias, metadata::delete_alias))
+        .routes(routes!(metadata::metadata, metadata::patch_metadata))
+        .routes(routes!(secrets::undelete))
+        .routes(routes!(metadata::destroy))
+        .routes(routes!(metadata::purge))
+        .routes(routes!(metadata::rename))
+        .routes(routes!(metadata::copy))
+        .routes(routes!(metadata::move_to))
+        .routes(routes!(secrets::generate))
+        .routes(routes!(secrets::list))
+        .routes(routes!(watch::watch))
+        .routes(routes!(access::projects, access::create_project))
+        .routes(routes!(access::project, access::patch_project))
+        .routes(routes!(access::clusters, access::create_cluster, access::delete_cluster))
+        .routes(routes!(access::roles, access::put_role, access::delete_role))
+        .routes(routes!(access::grants, access::create_grant, access::delete_grant))
+        .routes(routes!(access::policies, access::put_policy, access::delete_policy))
+        .routes(routes!(backup::advance))
+        .routes(routes!(backup::newer_deliveries))
+        .routes(routes!(backup::take))
+        .routes(routes!(document::document))
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
+        .routes(routes!(health::metrics))
 }

@@ -4,6 +4,7 @@ use super::{
     answer::{json, none, one, with_tag},
     body::JsonBody,
     caller::Authenticated,
+    document::errors,
     precondition::precondition,
     problem::Refusal,
     query::Parameters,
@@ -23,54 +24,89 @@ use std::sync::Arc;
 use strongroom_api::{
     ErrorCode, SecretText,
     generate::Generate,
-    secrets::{PatchSecret, PutResult, PutSecret, SecretValue},
+    routes,
+    secrets::{PatchSecret, PutResult, PutSecret, SecretList, SecretValue, SecretVersions},
 };
 use strongroom_core::{FieldName, FolderPath, SecretPath, VersionSelector};
+use utoipa::IntoParams;
 use uuid::Uuid;
 
+errors! {
+    ReadErrors: BadPath, Forbidden, NotFound, SecretDeleted, SecretExpired, VersionDeleted, VersionDestroyed, FieldNotFound, ProjectShredded;
+    PutErrors: Forbidden, NotFound, ProjectShredded, ProjectFull, VersionConflict, PreconditionRequired, UnprocessableContent;
+    ChangeErrors: Forbidden, NotFound, SecretDeleted, ProjectShredded, ProjectFull, VersionConflict, PreconditionRequired, UnprocessableContent;
+    DeleteErrors:
+        Forbidden, NotFound, SecretDeleted, VersionDeleted, VersionDestroyed, VersionInUse, DeletionProtected, ProjectShredded, VersionConflict,
+        PreconditionRequired;
+    UndeleteErrors: Forbidden, NotFound, SecretDeleted, VersionDestroyed, ProjectShredded, VersionConflict, PreconditionRequired;
+    VersionsErrors: Forbidden, NotFound, ProjectShredded;
+    ListErrors: Forbidden, NotFound, ProjectShredded, UnprocessableContent;
+}
+
 /// `?path=[&version=][&field=]`
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Which {
+    /// Which secret.
     path: SecretPath,
+    /// A version's number from 1, `current`, `previous`, `pending` or a free alias; `current` without one.
+    #[param(value_type = Option<VersionSelector>)]
     version: Option<String>,
+    /// One field of it.
     field: Option<FieldName>,
 }
 
 /// `?path=`
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Path {
+    /// Which secret.
     path: SecretPath,
 }
 
 /// `?path=[&version=]`
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PathAndVersion {
+    /// Which secret.
     path: SecretPath,
+    /// Only this version of it.
     version: Option<u64>,
 }
 
 /// `?path=[&before=][&limit=]`
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct VersionsPage {
+    /// Which secret.
     path: SecretPath,
+    /// Only versions below this number.
     before: Option<u64>,
+    /// Most entries; 100 without one. What is too large or zero is taken as the nearest that can be.
     limit: Option<u32>,
 }
 
 /// `?folder=[&cursor=][&limit=]`
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Page {
+    /// What to list, with everything below it.
     folder: FolderPath,
+    /// Where the page starts: the page before it says so.
     cursor: Option<SecretPath>,
+    /// Most entries; 100 without one. What is too large or zero is taken as the nearest that can be.
     limit: Option<u32>,
 }
 
 /// Releases a value.
+#[utoipa::path(get, path = routes::SECRET, operation_id = "read_secret", tag = "secrets",
+    params(Which),
+    responses((status = OK, description = "The value.", body = SecretValue, headers(("etag" = String))), ReadErrors))]
 pub(super) async fn read(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
@@ -90,6 +126,10 @@ pub(super) async fn read(
 }
 
 /// Puts a version.
+#[utoipa::path(put, path = routes::SECRET, operation_id = "put_secret", tag = "secrets",
+    params(Path, ("if-match" = Option<String>, Header, description = "Only if this version is current: its number in quotes.", pattern = "^\"[1-9][0-9]*\"$"),
+        ("if-none-match" = Option<String>, Header, description = "Only if there is no current version: `*`.", pattern = "^[*]$")), request_body = PutSecret,
+    responses((status = OK, description = "The new version.", body = PutResult, headers(("etag" = String))), PutErrors))]
 pub(super) async fn put(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
@@ -107,6 +147,10 @@ pub(super) async fn put(
 }
 
 /// Puts a version made of the current one's fields and others.
+#[utoipa::path(patch, path = routes::SECRET, operation_id = "patch_secret", tag = "secrets",
+    params(Path, ("if-match" = Option<String>, Header, description = "Only if this version is current: its number in quotes.", pattern = "^\"[1-9][0-9]*\"$"),
+        ("if-none-match" = Option<String>, Header, description = "Only if there is no current version: `*`.", pattern = "^[*]$")), request_body(content((PatchSecret = "application/json"), (PatchSecret = "application/merge-patch+json"))),
+    responses((status = OK, description = "The new version.", body = PutResult, headers(("etag" = String))), ChangeErrors))]
 pub(super) async fn patch(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
@@ -120,6 +164,10 @@ pub(super) async fn patch(
 }
 
 /// Puts a version that the server makes.
+#[utoipa::path(post, path = routes::SECRET_GENERATE, operation_id = "generate_secret", tag = "secrets",
+    params(Path, ("if-match" = Option<String>, Header, description = "Only if this version is current: its number in quotes.", pattern = "^\"[1-9][0-9]*\"$"),
+        ("if-none-match" = Option<String>, Header, description = "Only if there is no current version: `*`.", pattern = "^[*]$")), request_body = Generate,
+    responses((status = OK, description = "The new version.", body = PutResult, headers(("etag" = String))), ChangeErrors))]
 pub(super) async fn generate(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
@@ -132,6 +180,10 @@ pub(super) async fn generate(
 }
 
 /// Deletes a secret, or one version of it.
+#[utoipa::path(delete, path = routes::SECRET, operation_id = "delete_secret", tag = "secrets",
+    params(PathAndVersion, ("if-match" = Option<String>, Header, description = "Only if this version is current: its number in quotes.", pattern = "^\"[1-9][0-9]*\"$"),
+        ("if-none-match" = Option<String>, Header, description = "Only if there is no current version: `*`.", pattern = "^[*]$")),
+    responses((status = NO_CONTENT, description = "It is deleted."), DeleteErrors))]
 pub(super) async fn delete(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
@@ -143,6 +195,10 @@ pub(super) async fn delete(
 }
 
 /// Brings a secret back, or one version of it.
+#[utoipa::path(post, path = routes::SECRET_UNDELETE, operation_id = "undelete_secret", tag = "secrets",
+    params(PathAndVersion, ("if-match" = Option<String>, Header, description = "Only if this version is current: its number in quotes.", pattern = "^\"[1-9][0-9]*\"$"),
+        ("if-none-match" = Option<String>, Header, description = "Only if there is no current version: `*`.", pattern = "^[*]$")),
+    responses((status = NO_CONTENT, description = "It is back."), UndeleteErrors))]
 pub(super) async fn undelete(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
@@ -152,6 +208,9 @@ pub(super) async fn undelete(
 }
 
 /// Lists a secret's versions.
+#[utoipa::path(get, path = routes::SECRET_VERSIONS, operation_id = "list_versions", tag = "secrets",
+    params(VersionsPage),
+    responses((status = OK, description = "The newest first.", body = SecretVersions), VersionsErrors))]
 pub(super) async fn versions(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
@@ -162,6 +221,9 @@ pub(super) async fn versions(
 }
 
 /// Lists a folder.
+#[utoipa::path(get, path = routes::SECRETS, operation_id = "list_secrets", tag = "secrets",
+    params(Page),
+    responses((status = OK, description = "One page.", body = SecretList), ListErrors))]
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
