@@ -38,5 +38,5 @@ pub use builder::{Builder, Credential};
 pub use client::Client;
 pub use error::{Error, ErrorKind};
 pub use retry::{Backoff, retry};
-pub use secrets::{PutOptions, Versioned};
+pub use secrets::{PutOptions, Search, Versioned};
 pub use watch::{SILENCE_LIMIT, WatchEvent, WatchStream};

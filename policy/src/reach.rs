@@ -12,8 +12,8 @@ use crate::{
 };
 
 /// Where one caller may at most do one action in one project. Outside of it every decision is a refusal, whatever the attributes; within, the engine decides,
-/// unless the rules that concern the action are grants alone, which know no conditions.
-#[derive(Clone, Debug)]
+/// unless the rules that concern the action are grants alone, which know no conditions. [`Reach::default`] is nowhere.
+#[derive(Clone, Debug, Default)]
 pub struct Reach {
     scopes: BTreeSet<String>,
     exact: bool,
@@ -30,11 +30,6 @@ impl Reach {
         self.decides_text(folder.as_str())
     }
 
-    /// Whether there is nothing at all.
-    pub fn is_empty(&self) -> bool {
-        self.scopes.is_empty()
-    }
-
     /// What of it lies in a folder: scopes of which none lies in another, in the order of their texts. A scope around the folder is the folder itself.
     pub fn within(&self, folder: &FolderPath) -> Vec<Scope> {
         if self.covers(folder.as_str()) {
@@ -43,7 +38,8 @@ impl Reach {
         let mut found: Vec<Scope> = Vec::new();
         // Sorted by their bytes a folder comes before all that lies in it.
         for text in self.scopes.iter().filter(|text| text.starts_with(folder.as_str())) {
-            let outer = found.last().is_some_and(|last| matches!(last, Scope::Folder(last) if text.starts_with(last.as_str())));
+            let outer =
+                found.last().is_some_and(|last| matches!(last, Scope::Folder(last) if text.starts_with(last.as_str())));
             if !outer && let Ok(scope) = Scope::parse(text) {
                 found.push(scope);
             }
@@ -92,7 +88,10 @@ impl Engine {
         for row in &slice.policies {
             // One that cannot be used makes the engine refuse everything.
             let usable = self.usable(row).ok().filter(|_| row.project.as_ref().is_none_or(|of| of == project));
-            let Some((policy, _)) = usable else { reach.exact = false; continue };
+            let Some((policy, _)) = usable else {
+                reach.exact = false;
+                continue;
+            };
             if !self.can_concern(&policy, action) {
                 continue;
             }

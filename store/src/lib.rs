@@ -46,8 +46,9 @@ pub use roles::{
     MemberRow, RoleRow, delete_members, delete_role, insert_member, insert_role, members_of_project, roles_of_project,
 };
 pub use secrets::{
-    Found, SecretRow, Selector, VersionRow, VersionState, find_secret, insert_secret, insert_version, list_secrets,
-    lock_secret, read_secret, update_secret, update_version, versions_of,
+    Found, ListedSecret, PathRange, SecretFilter, SecretRow, Selector, VersionRow, VersionState, find_secret,
+    insert_secret, insert_version, list_children, list_secrets, lock_secret, read_secret, search_secrets,
+    update_secret, update_version, versions_of,
 };
 pub use tokens::{TokenRow, insert_token, tokens};
 pub use tombstones::{TombstoneRow, delete_tombstones, insert_tombstone, tombstones};

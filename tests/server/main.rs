@@ -15,6 +15,7 @@ mod login;
 mod replicas;
 mod review;
 mod routes;
+mod search;
 mod secrets;
 mod start;
 mod stop;

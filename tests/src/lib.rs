@@ -9,11 +9,13 @@
 mod database;
 mod logs;
 mod raw;
+mod rows;
 mod server;
 mod words;
 
 pub use database::{Sql, TestDatabase, empty_database};
 pub use logs::logged;
 pub use raw::{Answer, Raw};
+pub use rows::insert_secrets;
 pub use server::{CLUSTER, INSTANCE, TestServer};
 pub use words::{eventually, field, fields, folder, hex, path, pinned, project, raw_bytes, reference};

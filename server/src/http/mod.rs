@@ -5,6 +5,7 @@ mod body;
 mod caller;
 mod guard;
 mod health;
+mod list;
 mod login;
 mod problem;
 mod query;
@@ -50,7 +51,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route(routes::SESSION, get(login::who_am_i))
         .route(routes::SECRET, get(secrets::read).put(secrets::put).delete(secrets::delete))
         .route(routes::SECRET_VERSIONS, get(secrets::versions))
-        .route(routes::SECRETS, get(secrets::list))
+        .route(routes::SECRETS, get(list::list))
         .route(routes::WATCH, post(watch::watch))
         .route(routes::PROJECTS, get(access::projects).post(access::create_project))
         .route(routes::CLUSTERS, get(access::clusters).post(access::create_cluster).delete(access::delete_cluster))

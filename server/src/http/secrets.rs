@@ -1,4 +1,4 @@
-//! `/api/v1/secret`, `/api/v1/secret/versions`, `/api/v1/secrets`.
+//! `/api/v1/secret`, `/api/v1/secret/versions`.
 
 use super::{body::JsonBody, caller::Authenticated, problem::Refusal, query::Parameters};
 use crate::{
@@ -17,7 +17,7 @@ use strongroom_api::{
     ErrorCode,
     secrets::{PutSecret, SecretValue},
 };
-use strongroom_core::{FieldName, FolderPath, SecretPath, VersionSelector};
+use strongroom_core::{FieldName, SecretPath, VersionSelector};
 use uuid::Uuid;
 
 /// `?path=[&version=][&field=]`
@@ -34,15 +34,6 @@ pub(super) struct Which {
 #[serde(deny_unknown_fields)]
 pub(super) struct Path {
     path: SecretPath,
-}
-
-/// `?folder=[&cursor=][&limit=]`
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Page {
-    folder: FolderPath,
-    cursor: Option<SecretPath>,
-    limit: Option<u32>,
 }
 
 /// Releases a value.
@@ -105,18 +96,6 @@ pub(super) async fn versions(
         .await
         .map_err(|failure| Refusal::from_failure(failure, caller.origin))?;
     Ok(json(&versions))
-}
-
-/// Lists a folder.
-pub(super) async fn list(
-    State(app): State<Arc<App>>,
-    Authenticated(caller): Authenticated,
-    Parameters(page): Parameters<Page>,
-) -> Result<Response, Refusal> {
-    let list = operations::list(&app, &caller, &page.folder, page.cursor.as_ref(), page.limit.unwrap_or(100))
-        .await
-        .map_err(|failure| Refusal::from_failure(failure, caller.origin))?;
-    Ok(json(&list))
 }
 
 /// An answer as JSON.

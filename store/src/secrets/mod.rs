@@ -5,7 +5,7 @@ mod read;
 mod versions;
 mod write;
 
-pub use list::list_secrets;
+pub use list::{ListedSecret, PathRange, SecretFilter, list_children, list_secrets, search_secrets};
 pub use read::{Found, Selector, find_secret, lock_secret, read_secret};
 pub use versions::{insert_version, update_version, versions_of};
 pub use write::{insert_secret, update_secret};

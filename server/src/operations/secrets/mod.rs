@@ -9,7 +9,7 @@ mod versions;
 mod work;
 
 pub use delete::{delete, delete_in};
-pub use list::{MAX_PAGE, list};
+pub use list::{ListQuery, MAX_PAGE, list};
 pub use precondition::Precondition;
 pub use put::{MAX_REASON, Put, put, put_in};
 pub use read::{ReadSecret, read};
