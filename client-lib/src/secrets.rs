@@ -1,7 +1,11 @@
 //! Secrets: read, put, delete, list.
 
-use crate::{client::Client, error::Error, transport::Call};
-use http::{HeaderValue, Method, header};
+use crate::{
+    client::Client,
+    error::Error,
+    transport::{Answer, Call},
+};
+use http::{HeaderValue, Method, StatusCode, header};
 use strongroom_api::{
     routes,
     secrets::{PutResult, PutSecret, SecretList, SecretValue, SecretVersions},
@@ -57,20 +61,13 @@ pub struct Search {
 impl Client {
     /// A secret's value. With a field in the reference the payload holds that field only.
     pub async fn read(&self, reference: &Reference) -> Result<Versioned, Error> {
-        let mut call = Call::new(Method::GET, routes::SECRET).query("path", reference.path.as_str());
-        if reference.version != VersionSelector::Current {
-            call = call.query("version", &reference.version.to_string());
-        }
-        if let Some(field) = &reference.field {
-            call = call.query("field", field.as_str());
-        }
-        let value: SecretValue = self.call(call).await?.json()?;
-        if value.path != reference.path {
-            return Err(Error::protocol("it is about another secret"));
-        }
-        let (version, created_at) = (value.version, value.created_at);
-        let payload = value.into_payload().map_err(|error| Error::protocol(format_args!("its payload: {error}")))?;
-        Ok(Versioned { version, created_at, payload })
+        released(reference, &self.call(read_call(reference)).await?)
+    }
+
+    /// As [`Client::read`], unless the version selected is `known`: then nothing comes, and the server has not even fetched the value.
+    pub async fn read_unless(&self, reference: &Reference, known: u64) -> Result<Option<Versioned>, Error> {
+        let answer = self.call(read_call(reference).header(header::IF_NONE_MATCH, tag(known))).await?;
+        if answer.status == StatusCode::NOT_MODIFIED { Ok(None) } else { released(reference, &answer).map(Some) }
     }
 
     /// Puts a new version. With `if_version` it may be repeated after a lost answer: a conflict then says that the first try was carried out.
@@ -82,11 +79,7 @@ impl Client {
         let call = match options.if_version {
             None => call,
             Some(0) => call.header(header::IF_NONE_MATCH, HeaderValue::from_static("*")),
-            Some(version) => {
-                let tag =
-                    HeaderValue::try_from(format!("\"{version}\"")).expect("digits and quotes are a header value");
-                call.header(header::IF_MATCH, tag)
-            }
+            Some(version) => call.header(header::IF_MATCH, tag(version)),
         };
         self.call(call).await?.json()
     }
@@ -136,6 +129,32 @@ impl Client {
     pub async fn versions(&self, path: &SecretPath) -> Result<SecretVersions, Error> {
         self.call(Call::new(Method::GET, routes::SECRET_VERSIONS).query("path", path.as_str())).await?.json()
     }
+}
+
+fn read_call(reference: &Reference) -> Call {
+    let mut call = Call::new(Method::GET, routes::SECRET).query("path", reference.path.as_str());
+    if reference.version != VersionSelector::Current {
+        call = call.query("version", &reference.version.to_string());
+    }
+    if let Some(field) = &reference.field {
+        call = call.query("field", field.as_str());
+    }
+    call
+}
+
+fn released(reference: &Reference, answer: &Answer) -> Result<Versioned, Error> {
+    let value: SecretValue = answer.json()?;
+    if value.path != reference.path {
+        return Err(Error::protocol("it is about another secret"));
+    }
+    let (version, created_at) = (value.version, value.created_at);
+    let payload = value.into_payload().map_err(|error| Error::protocol(format_args!("its payload: {error}")))?;
+    Ok(Versioned { version, created_at, payload })
+}
+
+/// A version as a tag.
+fn tag(version: u64) -> HeaderValue {
+    HeaderValue::try_from(format!("\"{version}\"")).expect("digits and quotes are a header value")
 }
 
 /// A bound of the body's usual size, so that its buffer rarely moves.

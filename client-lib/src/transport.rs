@@ -5,7 +5,7 @@ use crate::{
     wiped::{Full as BufferFull, WipedBuffer},
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -69,6 +69,8 @@ impl Call {
 
 /// A whole answer.
 pub(crate) struct Answer {
+    /// Success, or 304 where the call asked for it.
+    pub(crate) status: StatusCode,
     body: WipedBuffer,
 }
 
@@ -112,7 +114,7 @@ impl Transport {
     pub(crate) async fn send(&self, call: &Call, credential: Option<HeaderValue>) -> Result<Answer, Error> {
         self.in_time(async {
             let response = self.begin(call, credential).await?;
-            Ok(Answer { body: collect(response.into_body()).await? })
+            Ok(Answer { status: response.status(), body: collect(response.into_body()).await? })
         })
         .await
     }
@@ -137,7 +139,9 @@ impl Transport {
             request.headers_mut().insert(header::AUTHORIZATION, credential);
         }
         let response = self.http.request(request).await.map_err(|error| self.failed(&error))?;
-        if response.status().is_success() {
+        let unchanged =
+            response.status() == StatusCode::NOT_MODIFIED && call.headers.contains_key(header::IF_NONE_MATCH);
+        if response.status().is_success() || unchanged {
             return Ok(response);
         }
         let (head, body) = response.into_parts();

@@ -1,8 +1,8 @@
 //! What every operation needs.
 
 use crate::{
-    access::AccessCache, audit::AuditWriter, cluster::Reviewers, failure::Failure, instance::Instance, keys::Keys,
-    metrics as names, serve::Deadlines, watchers::Watchers,
+    access::AccessCache, activity::Activity, audit::AuditWriter, cluster::Reviewers, failure::Failure,
+    instance::Instance, keys::Keys, metrics as names, serve::Deadlines, watchers::Watchers,
 };
 use std::{net::IpAddr, sync::Arc};
 use strongroom_core::{Action, AuditEvent, Clock, Decision, Identity, MacRow, RoleName, Unverified, Verified};
@@ -33,6 +33,8 @@ pub struct App {
     pub clock: Arc<dyn Clock>,
     /// The audit writer.
     pub audit: AuditWriter,
+    /// When secrets were last read, as far as it is not written down.
+    pub activity: Activity,
     /// Open watches.
     pub watchers: Arc<Watchers>,
     /// Clients of the registered clusters.

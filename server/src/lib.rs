@@ -5,6 +5,7 @@
 //! What it is not: a place for SQL (that is `store`), for keys (`crypto`) or for decisions (`policy`).
 
 pub mod access;
+pub mod activity;
 pub mod app;
 mod audit;
 pub mod cluster;

@@ -2,6 +2,7 @@
 
 use crate::{
     access::AccessCache,
+    activity::Activity,
     app::{App, MAX_LOGINS, MAX_REQUESTS},
     audit::AuditWriter,
     cluster::{Reviewers, install_jwt_provider},
@@ -34,6 +35,8 @@ pub struct Server {
     stop: watch::Sender<bool>,
     serving: JoinHandle<()>,
     listening: JoinHandle<()>,
+    flushing: JoinHandle<()>,
+    app: Arc<App>,
     background: Background,
 }
 
@@ -81,6 +84,7 @@ pub async fn open_app(settings: &Settings, stop: watch::Receiver<bool>) -> anyho
         engine: Engine::new(),
         clock,
         audit,
+        activity: Activity::default(),
         watchers: Arc::new(Watchers::default()),
         reviewers: Reviewers::new(settings.reviewer_token.clone()),
         session_seconds: settings.session_seconds,
@@ -105,10 +109,14 @@ impl Server {
         let (stop, stopped) = watch::channel(false);
         let (app, background) = open_app(settings, stopped.clone()).await?;
         let listening = tokio::spawn(listen(app.store.clone(), app.watchers.clone()));
-        let serving =
-            tokio::spawn(serve(listener, tls, http::router(app), settings.connections, settings.deadlines, stopped));
+        let flushing = {
+            let app = app.clone();
+            tokio::spawn(async move { app.activity.keep_flushing(&app.store).await })
+        };
+        let router = http::router(app.clone());
+        let serving = tokio::spawn(serve(listener, tls, router, settings.connections, settings.deadlines, stopped));
         tracing::info!(%address, instance = settings.instance, "serving");
-        Ok(Self { address, stop, serving, listening, background })
+        Ok(Self { address, stop, serving, listening, flushing, app, background })
     }
 
     /// Where it listens.
@@ -116,12 +124,19 @@ impl Server {
         self.address
     }
 
-    /// Stops: no new connections, open requests finish, every audit event is written, connections to the database are closed.
+    /// Stops: no new connections, open requests finish, last reads and every audit event are written, connections to the database are closed.
     pub async fn stop(self) {
         let _ = self.stop.send(true);
         let _ = self.serving.await;
         self.listening.abort();
         let _ = self.listening.await;
+        self.flushing.abort();
+        let _ = self.flushing.await;
+        if let Err(failure) = self.app.activity.flush(&self.app.store).await {
+            tracing::warn!(%failure, "when secrets were last read could not be written down");
+        }
+        // The audit writer ends with the last that may give it events.
+        drop(self.app);
         self.background.finish().await;
         tracing::info!("stopped");
     }

@@ -4,6 +4,7 @@
 //! What it is not: trusting. It cannot decrypt and cannot verify a MAC: rows come out as [`strongroom_core::Unverified`] and go in as
 //! [`strongroom_core::Maced`].
 
+mod activity;
 mod audit;
 mod clusters;
 mod error;
@@ -21,6 +22,7 @@ mod secrets;
 mod tokens;
 mod tombstones;
 
+pub use activity::note_reads;
 pub use audit::{AuditRow, EventWriter, insert_events};
 pub use clusters::{ClusterRow, RetiredNameRow, clusters, delete_cluster, insert_cluster, retire_name, retired_names};
 pub use error::{Conflict, StoreError};

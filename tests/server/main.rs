@@ -21,4 +21,5 @@ mod start;
 mod stop;
 mod tampering;
 mod traps;
+mod unchanged;
 mod watch;

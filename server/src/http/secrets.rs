@@ -3,7 +3,7 @@
 use super::{body::JsonBody, caller::Authenticated, problem::Refusal, query::Parameters};
 use crate::{
     app::App,
-    operations::secrets::{self as operations, Precondition, Put},
+    operations::secrets::{self as operations, Precondition, Put, ReadOutcome},
 };
 use axum::{
     extract::State,
@@ -41,15 +41,21 @@ pub(super) async fn read(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
     Parameters(which): Parameters<Which>,
+    headers: HeaderMap,
 ) -> Result<Response, Refusal> {
+    let known = known_version(&headers, caller.origin.request_id)?;
     let selector = match which.version.as_deref() {
         None => VersionSelector::Current,
         Some(text) => VersionSelector::parse(text)
             .map_err(|error| bad_path(format!("version: {error}"), caller.origin.request_id))?,
     };
-    let read = operations::read(&app, &caller, &which.path, &selector, which.field.as_ref())
+    let read = operations::read(&app, &caller, &which.path, &selector, which.field.as_ref(), known)
         .await
         .map_err(|failure| Refusal::from_failure(failure, caller.origin))?;
+    let read = match read {
+        ReadOutcome::Released(read) => read,
+        ReadOutcome::Unchanged(version) => return Ok(with_tag(StatusCode::NOT_MODIFIED.into_response(), version)),
+    };
     let body = SecretValue::expose_payload(which.path, read.version, read.created_at, read.payload);
     Ok(with_tag(json(&body), read.version))
 }
@@ -111,6 +117,23 @@ fn with_tag(mut response: Response, version: u64) -> Response {
     response
 }
 
+/// `If-None-Match: "7"`: the version that the caller has.
+fn known_version(headers: &HeaderMap, request_id: Uuid) -> Result<Option<u64>, Refusal> {
+    let mut values = headers.get_all(header::IF_NONE_MATCH).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let version = if values.next().is_none() { version_of(value) } else { None };
+    let bad = || {
+        Refusal::new(ErrorCode::BadRequest, Some("if-none-match: one version's number in quotes".into()), request_id)
+    };
+    version.map(Some).ok_or_else(bad)
+}
+
+/// A version's number in quotes.
+fn version_of(value: &HeaderValue) -> Option<u64> {
+    let digits = value.to_str().ok()?.strip_prefix('"')?.strip_suffix('"')?;
+    digits.parse().ok().filter(|version| *version > 0)
+}
+
 /// `If-Match: "7"`, `If-None-Match: *`, or neither.
 fn precondition(headers: &HeaderMap, request_id: Uuid) -> Result<Precondition, Refusal> {
     let bad = |detail: &str| Refusal::new(ErrorCode::BadRequest, Some(detail.to_owned()), request_id);
@@ -118,13 +141,9 @@ fn precondition(headers: &HeaderMap, request_id: Uuid) -> Result<Precondition, R
         (None, None) => Ok(Precondition::None),
         (None, Some(value)) if value == "*" => Ok(Precondition::Absent),
         (None, Some(_)) => Err(bad("if-none-match: only * is known here")),
-        (Some(value), None) => value
-            .to_str()
-            .ok()
-            .and_then(|text| text.strip_prefix('"')?.strip_suffix('"')?.parse().ok())
-            .filter(|version| *version > 0)
-            .map(Precondition::Current)
-            .ok_or_else(|| bad("if-match: a version's number in quotes")),
+        (Some(value), None) => {
+            version_of(value).map(Precondition::Current).ok_or_else(|| bad("if-match: a version's number in quotes"))
+        }
         (Some(_), Some(_)) => Err(bad("if-match and if-none-match exclude each other")),
     }
 }

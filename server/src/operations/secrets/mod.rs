@@ -12,7 +12,7 @@ pub use delete::{delete, delete_in};
 pub use list::{ListQuery, MAX_PAGE, list};
 pub use precondition::Precondition;
 pub use put::{MAX_REASON, Put, put, put_in};
-pub use read::{ReadSecret, read};
+pub use read::{ReadOutcome, ReadSecret, read};
 pub use versions::versions;
 pub use work::{Halt, Work};
 
@@ -90,8 +90,9 @@ async fn leave_event(
     resource: String,
     version: Option<u64>,
     policies: Vec<String>,
+    outcome: &'static str,
 ) -> Result<(), Failure> {
-    let mut event = app.event(caller.origin, Some(caller.identity.clone()), action, Decision::Allowed, "ok");
+    let mut event = app.event(caller.origin, Some(caller.identity.clone()), action, Decision::Allowed, outcome);
     event.resource = Some(resource);
     event.version = version;
     event.policies = policies;

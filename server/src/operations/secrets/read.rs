@@ -23,15 +23,28 @@ pub struct ReadSecret {
     pub payload: Payload,
 }
 
+/// What a read comes to.
+#[derive(Debug)]
+pub enum ReadOutcome {
+    /// The value.
+    Released(ReadSecret),
+    /// The caller has this version. The value was not fetched.
+    Unchanged(u64),
+}
+
 /// Reads a version of a secret, whole or one field.
+///
+/// Where the version selected is `known` to the caller, nothing is released and only that is said: it takes the right to read all the same, and leaves the event
+/// of a read with the outcome `unchanged`.
 pub async fn read(
     app: &App,
     caller: &Caller,
     path: &SecretPath,
     selector: &VersionSelector,
     field: Option<&FieldName>,
-) -> Result<ReadSecret, Failure> {
-    let outcome = try_read(app, caller, path, selector, field).await;
+    known: Option<u64>,
+) -> Result<ReadOutcome, Failure> {
+    let outcome = try_read(app, caller, path, selector, field, known).await;
     audited(app, caller, Action::Read, path.to_string(), outcome).await
 }
 
@@ -41,10 +54,17 @@ async fn try_read(
     path: &SecretPath,
     selector: &VersionSelector,
     field: Option<&FieldName>,
-) -> Result<ReadSecret, Failure> {
+    known: Option<u64>,
+) -> Result<ReadOutcome, Failure> {
     let mut connection = app.store.reader().await?;
     let rules = rules(app, &mut connection, caller, Some(&path.project())).await?;
-    let found = read_secret(&mut connection, path, &stored_selector(selector)).await?;
+    let found = read_secret(
+        &mut connection,
+        path,
+        &stored_selector(selector),
+        known.and_then(|known| i64::try_from(known).ok()),
+    )
+    .await?;
     drop(connection);
     let (secret, version) = found.map_or((None, None), |found| (Some(found.secret), found.version));
     let secret = checked(app, &rules, secret)?;
@@ -63,14 +83,20 @@ async fn try_read(
         return Err(Failure::Deleted);
     }
     let policies = grant.policies().to_vec();
+    let version_number = unsigned(version.version);
+    if known == Some(version_number) {
+        leave_event(app, caller, Action::Read, path.to_string(), number, policies, "unchanged").await?;
+        return Ok(ReadOutcome::Unchanged(version_number));
+    }
     let key = rules.existing_project()?.key(version.project_key_generation)?;
     let payload = open(app, &version, key, grant)?;
     let payload = match field {
         Some(name) => one_field(payload, name)?,
         None => payload,
     };
-    leave_event(app, caller, Action::Read, path.to_string(), number, policies).await?;
-    Ok(ReadSecret { version: unsigned(version.version), created_at: version.created_at, payload })
+    leave_event(app, caller, Action::Read, path.to_string(), number, policies, "ok").await?;
+    app.activity.note_read(secret.id, app.clock.now());
+    Ok(ReadOutcome::Released(ReadSecret { version: version_number, created_at: version.created_at, payload }))
 }
 
 /// Opens a version's value for a grant to read it.

@@ -27,7 +27,7 @@ async fn try_versions(app: &App, caller: &Caller, path: &SecretPath) -> Result<S
     drop(connection);
     let grant = granted(app, caller, &rules, Action::Describe, resource(path, secret.as_deref(), None)).await?;
     let secret = secret.ok_or(Failure::NotFound)?;
-    leave_event(app, caller, Action::Describe, path.to_string(), None, grant.policies().to_vec()).await?;
+    leave_event(app, caller, Action::Describe, path.to_string(), None, grant.policies().to_vec(), "ok").await?;
     let shown = |row: Verified<VersionRow>| {
         let row = row.into_inner();
         VersionInfo {
