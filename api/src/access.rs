@@ -1,5 +1,6 @@
 //! Projects, clusters, roles, grants and policies on the wire.
 
+use crate::nullable;
 use serde::{Deserialize, Serialize};
 use strongroom_core::{Action, ClusterId, GrantId, ProjectId, ProjectName, Scope};
 use time::OffsetDateTime;
@@ -22,6 +23,50 @@ pub struct Project {
     /// When it was made.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
+}
+
+/// `GET /api/v1/project?name=`: a project and what it demands of its secrets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProjectInfo {
+    /// Its id.
+    pub id: ProjectId,
+    /// Its name.
+    pub name: ProjectName,
+    /// When it was made.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// Most versions kept of a secret that does not say otherwise.
+    pub keep_versions: u32,
+    /// Whether a write must say which version it is made for.
+    pub require_check_and_set: bool,
+    /// Whether its secrets are protected from deletion.
+    pub deletion_protection: bool,
+    /// How long before a secret's expiry the event is left, in seconds; 0 for none.
+    pub expiry_notice_seconds: u32,
+    /// Most secrets it may hold, deleted ones counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_secrets: Option<u32>,
+}
+
+/// `PATCH /api/v1/project?name=`: what is left out stays.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PatchProject {
+    /// Most versions kept of a secret that does not say otherwise, 1 to 10,000. What is beyond it goes with a secret's next put.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_versions: Option<u32>,
+    /// Whether a write must say which version it is made for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub require_check_and_set: Option<bool>,
+    /// Whether its secrets are protected from deletion.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_protection: Option<bool>,
+    /// How long before a secret's expiry the event is left, in seconds, at most a year; 0 for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expiry_notice_seconds: Option<u32>,
+    /// Most secrets it may hold; null: any number. Those that are there stay.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "nullable::present")]
+    pub max_secrets: Option<Option<u32>>,
 }
 
 /// How a cluster's tokens are checked.

@@ -52,10 +52,17 @@ codes! {
     Forbidden = "forbidden", 403, "No policy allows this, or one forbids it; the answer is the same whether or not the thing exists.", "Ask a project owner for a grant and give the request id.";
     NotFound = "not_found", 404, "It does not exist; only callers who are allowed there learn this.", "Check the name; `list` shows what there is.";
     SecretDeleted = "secret_deleted", 404, "The secret is deleted.", "Put a new version, or restore it.";
+    VersionDeleted = "version_deleted", 404, "That version of the secret is deleted.", "Undelete it, or read another version.";
+    VersionDestroyed = "version_destroyed", 404, "That version of the secret was destroyed: its value is erased for good.", "Read another version.";
+    SecretExpired = "secret_expired", 404, "The secret has expired.", "Put a new value, or prolong it in its metadata.";
     ProjectShredded = "project_shredded", 404, "The project's keys were destroyed: nothing in it can be read any more.", "What is left of it is being removed; its name is free afterwards.";
     FieldNotFound = "field_not_found", 404, "The secret's version has no such field.", "Read it whole to see its fields.";
     MethodNotAllowed = "method_not_allowed", 405, "The route exists, but not with this method.", "See the API's documentation.";
     AlreadyExists = "already_exists", 409, "Something of this name exists.", "Choose another name.";
+    DeletionProtected = "deletion_protected", 409, "The secret is protected from deletion, by itself or by its project.", "Lift the protection first: the secret's needs `purge`, the project's `manage-project`.";
+    VersionInUse = "version_in_use", 409, "The version is one that an alias points at.", "Activate another version or move the alias; to be rid of the current version, delete the secret, and purge it.";
+    ProjectFull = "project_full", 409, "The project holds as many secrets as it may.", "Purge secrets that nobody needs, or raise the project's `max_secrets`.";
+    RevisionConflict = "revision_conflict", 412, "The metadata's revision is not the one the request was made for.", "Read the metadata again and decide anew.";
     VersionConflict = "version_conflict", 412, "The secret's current version is not the one the request was made for.", "Read it again and decide anew.";
     PreconditionRequired = "precondition_required", 428, "The project demands that every write says which version it is made for.", "Send `if-match: \"<current version>\"`, or `if-none-match: *` for a new secret.";
     BodyTooLarge = "body_too_large", 413, "The body is larger than allowed.", "A payload is at most 1 MiB.";

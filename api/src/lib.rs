@@ -6,7 +6,10 @@
 pub mod access;
 pub mod agent;
 mod error;
+pub mod generate;
 pub mod login;
+pub mod metadata;
+mod nullable;
 mod secret_text;
 pub mod secrets;
 pub mod watch;
@@ -20,16 +23,36 @@ pub mod routes {
     pub const LOGIN: &str = "/api/v1/login";
     /// `GET`: who the caller is.
     pub const SESSION: &str = "/api/v1/session";
-    /// `GET`, `PUT`, `DELETE` with `?path=`: one secret.
+    /// `GET`, `PUT`, `PATCH`, `DELETE` with `?path=`: one secret; `DELETE` with `&version=` one version of it.
     pub const SECRET: &str = "/api/v1/secret";
-    /// `GET` with `?path=`: a secret's versions, without values.
+    /// `GET` with `?path=[&before=][&limit=]`: a secret's versions, without values.
     pub const SECRET_VERSIONS: &str = "/api/v1/secret/versions";
+    /// `PUT`, `DELETE` with `?path=&alias=`: what an alias points at.
+    pub const SECRET_ALIAS: &str = "/api/v1/secret/alias";
+    /// `GET`, `PATCH` with `?path=`: what is known of a secret beside its value.
+    pub const SECRET_METADATA: &str = "/api/v1/secret/metadata";
+    /// `POST` with `?path=[&version=]`: a deleted secret or version back.
+    pub const SECRET_UNDELETE: &str = "/api/v1/secret/undelete";
+    /// `POST`: versions destroyed for good.
+    pub const SECRET_DESTROY: &str = "/api/v1/secret/destroy";
+    /// `POST`: a secret removed for good.
+    pub const SECRET_PURGE: &str = "/api/v1/secret/purge";
+    /// `POST`: another path within the project.
+    pub const SECRET_RENAME: &str = "/api/v1/secret/rename";
+    /// `POST`: a copy, in another project too.
+    pub const SECRET_COPY: &str = "/api/v1/secret/copy";
+    /// `POST`: from one project to another.
+    pub const SECRET_MOVE: &str = "/api/v1/secret/move";
+    /// `POST` with `?path=`: a value that the server makes and nobody has seen.
+    pub const SECRET_GENERATE: &str = "/api/v1/secret/generate";
     /// `GET` with `?folder=`: the secrets in a folder and below.
     pub const SECRETS: &str = "/api/v1/secrets";
     /// `POST`: a stream of changes as server-sent events.
     pub const WATCH: &str = "/api/v1/watch";
     /// `GET`, `POST`: projects.
     pub const PROJECTS: &str = "/api/v1/projects";
+    /// `GET`, `PATCH` with `?name=`: a project and its settings.
+    pub const PROJECT: &str = "/api/v1/project";
     /// `GET`, `POST`, `DELETE` with `?name=`: clusters.
     pub const CLUSTERS: &str = "/api/v1/clusters";
     /// `GET` with `?project=`, `PUT`, `DELETE` with `?project=&name=`: a project's roles.

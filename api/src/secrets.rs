@@ -1,9 +1,13 @@
 //! Secrets on the wire.
 
-use crate::SecretText;
+use crate::{
+    SecretText,
+    generate::{is_yes, yes},
+    nullable,
+};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use serde::{Deserialize, Deserializer, Serialize, de};
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, marker::PhantomData};
 use strongroom_core::{BadPayload, FieldName, FolderPath, Labels, Owner, Payload, SecretBytes, SecretPath};
 use time::OffsetDateTime;
 
@@ -70,7 +74,7 @@ impl PayloadBody {
 /// `PUT /api/v1/secret?path=`: a new version. `If-Match: "7"` makes it conditional on the current version, `If-None-Match: *` on there being none.
 ///
 /// The payload's members stand inline (no `serde(flatten)`, which buffers values where they are not wiped).
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PutSecret {
     /// Named fields.
@@ -85,20 +89,39 @@ pub struct PutSecret {
     /// Why, for people; at most 256 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// False: the new version becomes `pending`, in the place of an earlier one, and `current` stays. The first version of a secret is always current.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub activate: bool,
+    /// When the secret stops being readable; null: never. Left out, it stays as it is, but that an expired secret is readable again, without an expiry.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "nullable::time")]
+    pub expires_at: Option<Option<OffsetDateTime>>,
 }
 
 impl PutSecret {
     /// The body that puts `payload`.
     pub fn new(payload: Payload, reason: Option<String>) -> Self {
         let PayloadBody { fields, raw, media_type } = PayloadBody::expose_payload(payload);
-        Self { fields, raw, media_type, reason }
+        Self { fields, raw, media_type, reason, activate: true, expires_at: None }
     }
 
-    /// The payload and the reason that a request carries.
-    pub fn into_payload(self) -> Result<(Payload, Option<String>), BadPayloadBody> {
-        let payload = PayloadBody { fields: self.fields, raw: self.raw, media_type: self.media_type }.into_payload()?;
-        Ok((payload, self.reason))
+    /// The payload that a request carries; it is taken out.
+    pub fn take_payload(&mut self) -> Result<Payload, BadPayloadBody> {
+        PayloadBody { fields: self.fields.take(), raw: self.raw.take(), media_type: self.media_type.take() }
+            .into_payload()
     }
+}
+
+/// `PATCH /api/v1/secret?path=` (`application/merge-patch+json`): a new version made of the current one's fields and these; null removes a field. The caller
+/// needs not read the secret, and learns nothing of it. `If-Match` is as for a put.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PatchSecret {
+    /// Fields to set, or with null to remove.
+    #[serde(deserialize_with = "unique_changes")]
+    pub fields: BTreeMap<FieldName, Option<SecretText>>,
+    /// Why, for people; at most 256 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// The answer to a put.
@@ -111,6 +134,9 @@ pub struct PutResult {
     /// When it was made.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
+    /// The current version has this value already, and no new one was made. Only those who may read it are told.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unchanged: bool,
 }
 
 /// `GET /api/v1/secret?path=[&version=][&field=]`: a value. The `ETag` is the version's number in quotes.
@@ -162,9 +188,28 @@ pub struct VersionInfo {
     pub created_at: OffsetDateTime,
     /// What kind of payload it holds.
     pub media_type: String,
+    /// What became of it.
+    #[serde(default)]
+    pub state: VersionState,
+    /// The aliases that point at it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
 }
 
-/// `GET /api/v1/secret/versions?path=`: the newest versions first.
+/// What became of a version.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VersionState {
+    /// It can be read.
+    #[default]
+    Live,
+    /// It cannot be read until it is undeleted.
+    Deleted,
+    /// Its value is erased for good.
+    Destroyed,
+}
+
+/// `GET /api/v1/secret/versions?path=[&before=][&limit=]`: the newest versions first.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SecretVersions {
     /// Which secret.
@@ -174,10 +219,19 @@ pub struct SecretVersions {
     /// The version `previous` points at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<u64>,
+    /// The version `pending` points at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending: Option<u64>,
     /// Whether the secret is deleted.
     pub deleted: bool,
-    /// At most 100.
+    /// Versions below were removed, but for those that an alias points at.
+    #[serde(default)]
+    pub oldest: u64,
+    /// At most `limit`, which is 100 where nothing is said.
     pub versions: Vec<VersionInfo>,
+    /// What to give as `before` for the next page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_before: Option<u64>,
 }
 
 /// One line of a list.
@@ -227,27 +281,34 @@ pub struct SecretList {
 fn unique_fields<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<BTreeMap<FieldName, SecretText>>, D::Error> {
-    struct Fields;
+    deserializer.deserialize_map(UniqueFields(PhantomData)).map(Some)
+}
 
-    impl<'de> de::Visitor<'de> for Fields {
-        type Value = BTreeMap<FieldName, SecretText>;
+/// The same with nulls.
+fn unique_changes<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<FieldName, Option<SecretText>>, D::Error> {
+    deserializer.deserialize_map(UniqueFields(PhantomData))
+}
 
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an object of named texts")
-        }
+struct UniqueFields<T>(PhantomData<T>);
 
-        fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let mut fields = BTreeMap::new();
-            while let Some((name, text)) = map.next_entry::<FieldName, SecretText>()? {
-                if fields.insert(name, text).is_some() {
-                    return Err(de::Error::custom("a field's name stands twice"));
-                }
-            }
-            Ok(fields)
-        }
+impl<'de, T: Deserialize<'de>> de::Visitor<'de> for UniqueFields<T> {
+    type Value = BTreeMap<FieldName, T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of named texts")
     }
 
-    deserializer.deserialize_map(Fields).map(Some)
+    fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut fields = BTreeMap::new();
+        while let Some((name, text)) = map.next_entry::<FieldName, T>()? {
+            if fields.insert(name, text).is_some() {
+                return Err(de::Error::custom("a field's name stands twice"));
+            }
+        }
+        Ok(fields)
+    }
 }
 
 #[cfg(test)]
@@ -255,8 +316,8 @@ mod tests {
     use super::*;
 
     fn put(text: &str) -> Result<Payload, String> {
-        let body: PutSecret = serde_json::from_str(text).map_err(|e| e.to_string())?;
-        body.into_payload().map(|(payload, _)| payload).map_err(|e| e.to_string())
+        let mut body: PutSecret = serde_json::from_str(text).map_err(|e| e.to_string())?;
+        body.take_payload().map_err(|e| e.to_string())
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! Secrets' values: sealed for whoever may write, opened for whoever was granted to read.
 
+use crate::capability::Maintenance;
 use crate::key::Key;
 use crate::keyring::{Keyring, ProjectKey};
 use crate::names::{DataKey, Value};
 use crate::seal::{EnvelopeError, open, open_key, seal};
 use strongroom_core::{Action, SecretBytes, SecretId};
 use strongroom_policy::Grant;
+use subtle::ConstantTimeEq as _;
 use thiserror::Error;
 
 /// What a version is called, from verified rows. A sealed version opens under no other names.
@@ -82,6 +84,19 @@ impl Keyring {
         self.open_granted(key, names, sealed)
     }
 
+    /// Opens a version for work that reveals nothing of it: whoever holds [`Maintenance`] answers for that.
+    ///
+    /// Construction: as [`Self::open_value`].
+    pub fn open_for_maintenance(
+        &self,
+        key: &ProjectKey,
+        names: &VersionNames<'_>,
+        sealed: &SealedVersion,
+        _: &Maintenance,
+    ) -> Result<SecretBytes, OpenError> {
+        self.open_granted(key, names, sealed)
+    }
+
     /// Moves a data key from one generation of its project's key to another, and never touches the value.
     ///
     /// Construction and nonce rule: the envelope of `seal.rs`, with a fresh salt. Only the wrapping key and its generation change in the names, so
@@ -122,6 +137,12 @@ impl Keyring {
     fn data_key_names<'a>(&self, key: &ProjectKey, names: &VersionNames<'a>) -> DataKey<'a> {
         DataKey { value: self.value_names(names), project: key.project, generation: key.generation }
     }
+}
+
+/// Whether two values are the same. Construction: `subtle`'s comparison, whose time depends on the lengths only.
+pub fn same_value(one: &SecretBytes, other: &SecretBytes) -> bool {
+    // Exposed to be compared.
+    one.expose_bytes().ct_eq(other.expose_bytes()).into()
 }
 
 #[cfg(test)]
@@ -222,6 +243,26 @@ mod tests {
         let moved = SealedVersion { project_key_generation: 2, wrapped_key, ..version.clone() };
         assert_eq!(keyring.open_value(&next, &NAMES, &moved, read()).unwrap().expose_bytes(), b"hunter2");
         assert!(keyring.open_value(&key, &NAMES, &moved, read()).is_err());
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "the test of what the right allows")]
+    fn maintenance_opens_what_it_names_and_nothing_else() {
+        let Sealed { keyring, key, version } = sealed();
+        let right = Maintenance::assume();
+        let opened = keyring.open_for_maintenance(&key, &NAMES, &version, &right).unwrap();
+        assert_eq!(opened.expose_bytes(), b"hunter2");
+        let other = VersionNames { version: 8, ..NAMES };
+        assert!(keyring.open_for_maintenance(&key, &other, &version, &right).is_err());
+    }
+
+    #[test]
+    fn values_are_the_same_when_each_byte_is() {
+        let value = |bytes: &[u8]| SecretBytes::new(bytes.to_vec());
+        assert!(same_value(&value(b"hunter2"), &value(b"hunter2")) && same_value(&value(b""), &value(b"")));
+        for other in [&b"hunter3"[..], b"hunter", b"hunter22", b"iunter2", b""] {
+            assert!(!same_value(&value(b"hunter2"), &value(other)));
+        }
     }
 
     /// As in CVE-2026-22728, where a rewrap widened the scope of what it moved.

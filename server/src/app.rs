@@ -11,7 +11,7 @@ use strongroom_policy::Engine;
 use strongroom_store::{AuditRow, Store, Transaction, insert_events};
 use time::OffsetDateTime;
 use tokio::{
-    sync::{Mutex, Semaphore, watch},
+    sync::{Mutex, Notify, Semaphore, watch},
     time::Instant,
 };
 use uuid::Uuid;
@@ -37,6 +37,8 @@ pub struct App {
     pub activity: Activity,
     /// Open watches.
     pub watchers: Arc<Watchers>,
+    /// Told when a secret got an expiry.
+    pub expiry_changed: Notify,
     /// Clients of the registered clusters.
     pub reviewers: Reviewers,
     /// The longest life of a session in seconds.

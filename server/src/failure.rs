@@ -20,6 +20,27 @@ pub enum Failure {
     /// The secret is deleted.
     #[error("the secret is deleted")]
     Deleted,
+    /// The version is deleted.
+    #[error("the version is deleted")]
+    VersionDeleted,
+    /// The version was destroyed.
+    #[error("the version was destroyed")]
+    VersionDestroyed,
+    /// The secret's expiry has come.
+    #[error("the secret has expired")]
+    Expired,
+    /// The secret or its project is protected from deletion.
+    #[error("protected from deletion")]
+    Protected,
+    /// An alias points at the version; says which.
+    #[error("{0}")]
+    VersionInUse(String),
+    /// The project holds as many secrets as it may.
+    #[error("the project is full")]
+    ProjectFull,
+    /// The metadata's revision is another.
+    #[error("another revision is current")]
+    RevisionConflict,
     /// The project's keys were destroyed.
     #[error("the project was shredded")]
     Shredded,
@@ -66,6 +87,13 @@ impl Failure {
             Self::Denied => ErrorCode::Forbidden,
             Self::NotFound => ErrorCode::NotFound,
             Self::Deleted => ErrorCode::SecretDeleted,
+            Self::VersionDeleted => ErrorCode::VersionDeleted,
+            Self::VersionDestroyed => ErrorCode::VersionDestroyed,
+            Self::Expired => ErrorCode::SecretExpired,
+            Self::Protected => ErrorCode::DeletionProtected,
+            Self::VersionInUse(_) => ErrorCode::VersionInUse,
+            Self::ProjectFull => ErrorCode::ProjectFull,
+            Self::RevisionConflict => ErrorCode::RevisionConflict,
             Self::Shredded => ErrorCode::ProjectShredded,
             Self::FieldNotFound => ErrorCode::FieldNotFound,
             Self::VersionConflict => ErrorCode::VersionConflict,

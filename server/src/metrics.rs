@@ -25,6 +25,8 @@ pub const WATCHES: &str = "strongroom_watches";
 pub const CONNECTIONS: &str = "strongroom_connections";
 /// Database connections by state.
 pub const DATABASE_CONNECTIONS: &str = "strongroom_database_connections";
+/// Secrets near their expiry, and past it.
+pub const EXPIRIES: &str = "strongroom_secret_expiries";
 
 /// Every metric: name, type, meaning.
 pub const ALL: &[(&str, &str, &str)] = &[
@@ -39,6 +41,11 @@ pub const ALL: &[(&str, &str, &str)] = &[
     (WATCHES, "gauge", "Open watches"),
     (CONNECTIONS, "gauge", "Open client connections"),
     (DATABASE_CONNECTIONS, "gauge", "Database connections by state"),
+    (
+        EXPIRIES,
+        "gauge",
+        "Secrets within their project's notice period (`soon`) and past their expiry (`expired`), by stage",
+    ),
 ];
 
 /// Installs the process's recorder, once, and gives its handle.

@@ -10,6 +10,7 @@ use crate::{
     instance::{check_existing, open_or_create},
     keys::Keys,
     metrics,
+    operations::expiry,
     serve::{serve, tls},
     settings::Settings,
     watchers::{Watchers, listen},
@@ -22,7 +23,7 @@ use strongroom_policy::Engine;
 use strongroom_store::{InstanceKind, Options, Store};
 use tokio::{
     net::TcpListener,
-    sync::{Mutex, Semaphore, watch},
+    sync::{Mutex, Notify, Semaphore, watch},
     task::JoinHandle,
 };
 
@@ -37,6 +38,7 @@ pub struct Server {
     listening: JoinHandle<()>,
     flushing: JoinHandle<()>,
     app: Arc<App>,
+    expiring: JoinHandle<()>,
     background: Background,
 }
 
@@ -56,6 +58,15 @@ impl Background {
 
 /// Opens the instance: migrates the database, opens or makes the keyring. `stop` tells streams that the server stops.
 pub async fn open_app(settings: &Settings, stop: watch::Receiver<bool>) -> anyhow::Result<(Arc<App>, Background)> {
+    open_app_at(settings, stop, Arc::new(SystemClock)).await
+}
+
+/// The same with a clock that is given: for tests of what happens in a year.
+pub async fn open_app_at(
+    settings: &Settings,
+    stop: watch::Receiver<bool>,
+    clock: Arc<dyn Clock>,
+) -> anyhow::Result<(Arc<App>, Background)> {
     install_jwt_provider();
     // The root key first: with none, the database is not even looked at.
     let root = RootKey::from_file(&settings.root_key)?;
@@ -69,7 +80,6 @@ pub async fn open_app(settings: &Settings, stop: watch::Receiver<bool>) -> anyho
     };
     let store = Store::connect(url, &options)?;
     wait_for_database(&store).await?;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     // A database that is somebody else's is left as it is, its schema too.
     check_existing(&store, &root, &settings.instance, settings.kind).await?;
     store.migrate().await?;
@@ -86,6 +96,7 @@ pub async fn open_app(settings: &Settings, stop: watch::Receiver<bool>) -> anyho
         audit,
         activity: Activity::default(),
         watchers: Arc::new(Watchers::default()),
+        expiry_changed: Notify::new(),
         reviewers: Reviewers::new(settings.reviewer_token.clone()),
         session_seconds: settings.session_seconds,
         deadlines: settings.deadlines,
@@ -100,6 +111,11 @@ pub async fn open_app(settings: &Settings, stop: watch::Receiver<bool>) -> anyho
 impl Server {
     /// Starts a server and returns once it listens.
     pub async fn start(settings: &Settings) -> anyhow::Result<Self> {
+        Self::start_at(settings, Arc::new(SystemClock)).await
+    }
+
+    /// The same with a clock that is given.
+    pub async fn start_at(settings: &Settings, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
         metrics::handle();
         let tls = tls(&settings.certificate, &settings.key)?;
         let listener = TcpListener::bind(settings.listen)
@@ -107,7 +123,8 @@ impl Server {
             .with_context(|| format!("cannot listen on {}", settings.listen))?;
         let address = listener.local_addr()?;
         let (stop, stopped) = watch::channel(false);
-        let (app, background) = open_app(settings, stopped.clone()).await?;
+        let (app, background) = open_app_at(settings, stopped.clone(), clock).await?;
+        let expiring = tokio::spawn(expiry::run(app.clone(), stopped.clone()));
         let listening = tokio::spawn(listen(app.store.clone(), app.watchers.clone()));
         let flushing = {
             let app = app.clone();
@@ -116,7 +133,7 @@ impl Server {
         let router = http::router(app.clone());
         let serving = tokio::spawn(serve(listener, tls, router, settings.connections, settings.deadlines, stopped));
         tracing::info!(%address, instance = settings.instance, "serving");
-        Ok(Self { address, stop, serving, listening, flushing, app, background })
+        Ok(Self { address, stop, serving, listening, flushing, app, expiring, background })
     }
 
     /// Where it listens.
@@ -130,6 +147,7 @@ impl Server {
         let _ = self.serving.await;
         self.listening.abort();
         let _ = self.listening.await;
+        let _ = self.expiring.await;
         self.flushing.abort();
         let _ = self.flushing.await;
         if let Err(failure) = self.app.activity.flush(&self.app.store).await {

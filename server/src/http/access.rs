@@ -1,17 +1,22 @@
-//! `/api/v1/projects`, `clusters`, `roles`, `grants`, `policies`.
+//! `/api/v1/projects`, `project`, `clusters`, `roles`, `grants`, `policies`.
 
-use super::{body::JsonBody, caller::Authenticated, problem::Refusal, query::Parameters, secrets::json};
+use super::{
+    answer::{many, none, one},
+    body::JsonBody,
+    caller::Authenticated,
+    problem::Refusal,
+    query::Parameters,
+};
 use crate::{
-    app::{App, Caller},
-    failure::Failure,
+    app::App,
     operations::{clusters, grants, policies, projects, roles},
 };
 use axum::{extract::State, http::StatusCode, response::Response};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use std::sync::Arc;
 use strongroom_api::{
     ErrorCode,
-    access::{Items, NewCluster, NewGrant, NewProject, Policy, Role},
+    access::{NewCluster, NewGrant, NewProject, PatchProject, Policy, Role},
 };
 use strongroom_core::{GrantId, ProjectName, RoleName};
 
@@ -59,6 +64,32 @@ pub(super) async fn create_project(
 /// Lists projects.
 pub(super) async fn projects(State(app): Server, Authenticated(caller): Authenticated) -> Result<Response, Refusal> {
     many(&caller, projects::list(&app, &caller).await)
+}
+
+/// `?name=`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ByName {
+    name: ProjectName,
+}
+
+/// Shows a project's settings.
+pub(super) async fn project(
+    State(app): Server,
+    Authenticated(caller): Authenticated,
+    Parameters(ByName { name }): Parameters<ByName>,
+) -> Result<Response, Refusal> {
+    one(&caller, projects::settings(&app, &caller, &name).await)
+}
+
+/// Changes a project's settings.
+pub(super) async fn patch_project(
+    State(app): Server,
+    Authenticated(caller): Authenticated,
+    Parameters(ByName { name }): Parameters<ByName>,
+    JsonBody(patch): JsonBody<PatchProject>,
+) -> Result<Response, Refusal> {
+    one(&caller, projects::patch_settings(&app, &caller, &name, &patch).await)
 }
 
 /// Registers a cluster.
@@ -165,16 +196,4 @@ pub(super) async fn delete_policy(
     Parameters(Named { project, name }): Parameters<Named>,
 ) -> Result<StatusCode, Refusal> {
     none(&caller, policies::delete(&app, &caller, &project, &name).await)
-}
-
-fn one(caller: &Caller, outcome: Result<impl Serialize, Failure>) -> Result<Response, Refusal> {
-    outcome.map(|body| json(&body)).map_err(|failure| Refusal::from_failure(failure, caller.origin))
-}
-
-fn many<T: Serialize>(caller: &Caller, outcome: Result<Vec<T>, Failure>) -> Result<Response, Refusal> {
-    one(caller, outcome.map(|items| Items { items }))
-}
-
-fn none(caller: &Caller, outcome: Result<(), Failure>) -> Result<StatusCode, Refusal> {
-    outcome.map(|()| StatusCode::NO_CONTENT).map_err(|failure| Refusal::from_failure(failure, caller.origin))
 }

@@ -12,9 +12,11 @@ use serde::de::DeserializeOwned;
 use std::sync::Arc;
 use strongroom_api::{
     ErrorCode,
-    access::{NewCluster, NewGrant, NewProject, Policy, Role},
+    access::{NewCluster, NewGrant, NewProject, PatchProject, Policy, Role},
+    generate::Generate,
     login::Login,
-    secrets::PutSecret,
+    metadata::{Copy, Destroy, Move, PatchMetadata, Purge, PutAlias, Rename},
+    secrets::{PatchSecret, PutSecret},
     watch::Watch,
 };
 use zeroize::Zeroizing;
@@ -23,20 +25,36 @@ use zeroize::Zeroizing;
 pub(super) trait Body: DeserializeOwned {
     /// The limit. Only a payload needs much; a login comes from anybody.
     const LIMIT: usize;
+    /// Whether it is a patch: then `application/merge-patch+json` (RFC 7396) is taken too.
+    const IS_PATCH: bool = false;
 }
 
 macro_rules! limits {
-    ($($body:ty => $kibibytes:literal),+ $(,)?) => {$(
+    ($($body:ty => $kibibytes:literal $($patch:ident)?),+ $(,)?) => {$(
         impl Body for $body {
             const LIMIT: usize = $kibibytes * 1024;
+            $(limits!(@ $patch);)?
         }
     )+};
+    (@ patch) => {
+        const IS_PATCH: bool = true;
+    };
 }
 
 limits! {
     Login => 16,
     // A payload of 1 MiB as base64 or as escaped JSON, and its wrapping.
     PutSecret => 3072,
+    PatchSecret => 3072 patch,
+    Generate => 16,
+    PatchMetadata => 64 patch,
+    PutAlias => 4,
+    Destroy => 16,
+    Purge => 4,
+    Rename => 4,
+    Copy => 4,
+    Move => 4,
+    PatchProject => 4 patch,
     Watch => 192,
     NewProject => 4,
     NewCluster => 128,
@@ -54,7 +72,7 @@ impl<T: Body> FromRequest<Arc<App>> for JsonBody<T> {
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Refusal> {
         let origin = *request.extensions().get::<Origin>().expect("identify() ran first");
         let refuse = |code, detail| Refusal::new(code, detail, origin.request_id);
-        if !is_json(request.headers()) {
+        if !is_json(request.headers(), T::IS_PATCH) {
             return Err(refuse(ErrorCode::UnsupportedMediaType, None));
         }
         // What says itself that it is too long is not even read.
@@ -82,9 +100,12 @@ impl<T: Body> FromRequest<Arc<App>> for JsonBody<T> {
     }
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
+fn is_json(headers: &HeaderMap, is_patch: bool) -> bool {
     headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|value| {
-        value.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+        value.split(';').next().map(str::trim).is_some_and(|kind| {
+            kind.eq_ignore_ascii_case("application/json")
+                || (is_patch && kind.eq_ignore_ascii_case("application/merge-patch+json"))
+        })
     })
 }
 

@@ -1,6 +1,6 @@
 //! `GET /api/v1/secrets`.
 
-use super::{caller::Authenticated, problem::Refusal, query::Parameters, secrets::json};
+use super::{answer::json, caller::Authenticated, problem::Refusal, query::Parameters};
 use crate::{
     app::App,
     operations::secrets::{self as operations, ListQuery},

@@ -1,6 +1,6 @@
 //! `/api/v1/login`, `/api/v1/session`.
 
-use super::{body::JsonBody, caller::Authenticated, problem::Refusal, secrets::json};
+use super::{answer::json, body::JsonBody, caller::Authenticated, problem::Refusal};
 use crate::{
     app::{App, Origin},
     operations::login as operations,

@@ -27,6 +27,12 @@ impl Refusal {
             | Failure::Denied
             | Failure::NotFound
             | Failure::Deleted
+            | Failure::VersionDeleted
+            | Failure::VersionDestroyed
+            | Failure::Expired
+            | Failure::Protected
+            | Failure::ProjectFull
+            | Failure::RevisionConflict
             | Failure::Shredded
             | Failure::FieldNotFound
             | Failure::VersionConflict
@@ -34,7 +40,7 @@ impl Refusal {
             | Failure::OutcomeUnknown
             | Failure::AuditUnavailable => None,
             Failure::Conflict(conflict) => Some(format!("{conflict} exists already")),
-            Failure::Invalid(message) | Failure::BadPolicy(message) => Some(message),
+            Failure::Invalid(message) | Failure::BadPolicy(message) | Failure::VersionInUse(message) => Some(message),
             Failure::Unavailable(what) => Some(format!("{what} is not available")),
             Failure::Integrity(message) => {
                 metrics::counter!(names::INTEGRITY).increment(1);

@@ -1,21 +1,29 @@
-//! `/api/v1/secret`, `/api/v1/secret/versions`.
+//! `/api/v1/secret`, `/api/v1/secret/versions`, `undelete` and `generate`.
 
-use super::{body::JsonBody, caller::Authenticated, problem::Refusal, query::Parameters};
+use super::{
+    answer::{json, none, one, with_tag},
+    body::JsonBody,
+    caller::Authenticated,
+    precondition::{known_version, precondition},
+    problem::Refusal,
+    query::Parameters,
+};
 use crate::{
-    app::App,
-    operations::secrets::{self as operations, Precondition, Put, ReadOutcome},
+    app::{App, Caller},
+    failure::Failure,
+    operations::secrets::{self as operations, Put, ReadOutcome},
 };
 use axum::{
     extract::State,
-    http::{HeaderMap, HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse as _, Response},
 };
-use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use std::sync::Arc;
 use strongroom_api::{
-    ErrorCode,
-    secrets::{PutSecret, SecretValue},
+    ErrorCode, SecretText,
+    generate::Generate,
+    secrets::{PatchSecret, PutResult, PutSecret, SecretValue},
 };
 use strongroom_core::{FieldName, SecretPath, VersionSelector};
 use uuid::Uuid;
@@ -36,6 +44,23 @@ pub(super) struct Path {
     path: SecretPath,
 }
 
+/// `?path=[&version=]`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PathAndVersion {
+    path: SecretPath,
+    version: Option<u64>,
+}
+
+/// `?path=[&before=][&limit=]`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct VersionsPage {
+    path: SecretPath,
+    before: Option<u64>,
+    limit: Option<u32>,
+}
+
 /// Releases a value.
 pub(super) async fn read(
     State(app): State<Arc<App>>,
@@ -54,10 +79,12 @@ pub(super) async fn read(
         .map_err(|failure| Refusal::from_failure(failure, caller.origin))?;
     let read = match read {
         ReadOutcome::Released(read) => read,
-        ReadOutcome::Unchanged(version) => return Ok(with_tag(StatusCode::NOT_MODIFIED.into_response(), version)),
+        ReadOutcome::Unchanged(version) => {
+            return Ok(with_tag(StatusCode::NOT_MODIFIED.into_response(), &version.to_string()));
+        }
     };
     let body = SecretValue::expose_payload(which.path, read.version, read.created_at, read.payload);
-    Ok(with_tag(json(&body), read.version))
+    Ok(with_tag(json(&body), &read.version.to_string()))
 }
 
 /// Puts a version.
@@ -66,86 +93,78 @@ pub(super) async fn put(
     Authenticated(caller): Authenticated,
     Parameters(Path { path }): Parameters<Path>,
     headers: HeaderMap,
-    JsonBody(body): JsonBody<PutSecret>,
+    JsonBody(mut body): JsonBody<PutSecret>,
 ) -> Result<Response, Refusal> {
     let precondition = precondition(&headers, caller.origin.request_id)?;
-    let (payload, reason) = body.into_payload().map_err(|error| {
+    let payload = body.take_payload().map_err(|error| {
         Refusal::new(ErrorCode::UnprocessableContent, Some(error.to_string()), caller.origin.request_id)
     })?;
-    let result = operations::put(&app, &caller, &path, Put { payload: &payload, reason, precondition })
-        .await
-        .map_err(|failure| Refusal::from_failure(failure, caller.origin))?;
-    Ok(with_tag(json(&result), result.version))
+    let expires_at = body.expires_at.map(|at| at.map(operations::stored_time));
+    let put = Put { payload: &payload, reason: body.reason, precondition, activate: body.activate, expires_at };
+    tagged(&caller, operations::put(&app, &caller, &path, put).await)
 }
 
-/// Deletes a secret.
-pub(super) async fn delete(
+/// Puts a version made of the current one's fields and others.
+pub(super) async fn patch(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
     Parameters(Path { path }): Parameters<Path>,
     headers: HeaderMap,
+    JsonBody(body): JsonBody<PatchSecret>,
+) -> Result<Response, Refusal> {
+    let precondition = precondition(&headers, caller.origin.request_id)?;
+    let changes = body.fields.into_iter().map(|(name, text)| (name, text.map(SecretText::into_bytes))).collect();
+    tagged(&caller, operations::patch(&app, &caller, &path, changes, body.reason, precondition).await)
+}
+
+/// Puts a version that the server makes.
+pub(super) async fn generate(
+    State(app): State<Arc<App>>,
+    Authenticated(caller): Authenticated,
+    Parameters(Path { path }): Parameters<Path>,
+    headers: HeaderMap,
+    JsonBody(body): JsonBody<Generate>,
+) -> Result<Response, Refusal> {
+    let precondition = precondition(&headers, caller.origin.request_id)?;
+    tagged(&caller, operations::generate(&app, &caller, &path, body, precondition).await)
+}
+
+/// Deletes a secret, or one version of it.
+pub(super) async fn delete(
+    State(app): State<Arc<App>>,
+    Authenticated(caller): Authenticated,
+    Parameters(PathAndVersion { path, version }): Parameters<PathAndVersion>,
+    headers: HeaderMap,
 ) -> Result<StatusCode, Refusal> {
     let precondition = precondition(&headers, caller.origin.request_id)?;
-    operations::delete(&app, &caller, &path, precondition)
-        .await
-        .map_err(|failure| Refusal::from_failure(failure, caller.origin))?;
-    Ok(StatusCode::NO_CONTENT)
+    none(&caller, operations::delete(&app, &caller, &path, version, precondition).await)
+}
+
+/// Brings a secret back, or one version of it.
+pub(super) async fn undelete(
+    State(app): State<Arc<App>>,
+    Authenticated(caller): Authenticated,
+    Parameters(PathAndVersion { path, version }): Parameters<PathAndVersion>,
+    headers: HeaderMap,
+) -> Result<StatusCode, Refusal> {
+    let precondition = precondition(&headers, caller.origin.request_id)?;
+    none(&caller, operations::undelete(&app, &caller, &path, version, precondition).await)
 }
 
 /// Lists a secret's versions.
 pub(super) async fn versions(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
-    Parameters(Path { path }): Parameters<Path>,
+    Parameters(page): Parameters<VersionsPage>,
 ) -> Result<Response, Refusal> {
-    let versions = operations::versions(&app, &caller, &path)
-        .await
-        .map_err(|failure| Refusal::from_failure(failure, caller.origin))?;
-    Ok(json(&versions))
+    let limit = page.limit.unwrap_or(100);
+    one(&caller, operations::versions(&app, &caller, &page.path, page.before, limit).await)
 }
 
-/// An answer as JSON.
-pub(super) fn json(body: &impl Serialize) -> Response {
-    let bytes = serde_json::to_vec(body).expect("answers are JSON");
-    ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], Bytes::from(bytes)).into_response()
-}
-
-fn with_tag(mut response: Response, version: u64) -> Response {
-    response
-        .headers_mut()
-        .insert(header::ETAG, HeaderValue::try_from(format!("\"{version}\"")).expect("digits in quotes are a header"));
-    response
-}
-
-/// `If-None-Match: "7"`: the version that the caller has.
-fn known_version(headers: &HeaderMap, request_id: Uuid) -> Result<Option<u64>, Refusal> {
-    let mut values = headers.get_all(header::IF_NONE_MATCH).iter();
-    let Some(value) = values.next() else { return Ok(None) };
-    let version = if values.next().is_none() { version_of(value) } else { None };
-    let bad = || {
-        Refusal::new(ErrorCode::BadRequest, Some("if-none-match: one version's number in quotes".into()), request_id)
-    };
-    version.map(Some).ok_or_else(bad)
-}
-
-/// A version's number in quotes.
-fn version_of(value: &HeaderValue) -> Option<u64> {
-    let digits = value.to_str().ok()?.strip_prefix('"')?.strip_suffix('"')?;
-    digits.parse().ok().filter(|version| *version > 0)
-}
-
-/// `If-Match: "7"`, `If-None-Match: *`, or neither.
-fn precondition(headers: &HeaderMap, request_id: Uuid) -> Result<Precondition, Refusal> {
-    let bad = |detail: &str| Refusal::new(ErrorCode::BadRequest, Some(detail.to_owned()), request_id);
-    match (headers.get(header::IF_MATCH), headers.get(header::IF_NONE_MATCH)) {
-        (None, None) => Ok(Precondition::None),
-        (None, Some(value)) if value == "*" => Ok(Precondition::Absent),
-        (None, Some(_)) => Err(bad("if-none-match: only * is known here")),
-        (Some(value), None) => {
-            version_of(value).map(Precondition::Current).ok_or_else(|| bad("if-match: a version's number in quotes"))
-        }
-        (Some(_), Some(_)) => Err(bad("if-match and if-none-match exclude each other")),
-    }
+/// An answer to a put, with the version as its tag.
+fn tagged(caller: &Caller, outcome: Result<PutResult, Failure>) -> Result<Response, Refusal> {
+    let result = outcome.map_err(|failure| Refusal::from_failure(failure, caller.origin))?;
+    Ok(with_tag(json(&result), &result.version.to_string()))
 }
 
 fn bad_path(detail: String, request_id: Uuid) -> Refusal {

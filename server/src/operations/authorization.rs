@@ -116,6 +116,11 @@ pub fn decide(
     })
 }
 
+/// A right that makes an answer richer, where not having it is no refusal.
+pub fn right_to(app: &App, caller: &Caller, rules: &Rules, action: Action, resource: Resource<'_>) -> Option<Grant> {
+    ask(app, caller, rules, action, resource).ok()
+}
+
 /// Whether something is shown to the caller: for the entries of a list, where leaving one out is no refusal.
 pub fn may(app: &App, caller: &Caller, rules: &Rules, action: Action, resource: Resource<'_>) -> bool {
     ask(app, caller, rules, action, resource).is_ok()

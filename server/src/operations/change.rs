@@ -4,6 +4,7 @@
 use super::{
     authorization::{Rules, decide, refused, rules},
     revision,
+    secrets::{checked, resource},
 };
 use crate::{
     access::{InstanceAccess, Ledger, ProjectAccess},
@@ -11,9 +12,9 @@ use crate::{
     failure::Failure,
 };
 use std::sync::Arc;
-use strongroom_core::{AccessRow, Action, Decision, Maced, ProjectName};
+use strongroom_core::{AccessRow, Action, Decision, Maced, ProjectName, SecretPath};
 use strongroom_policy::{Denied, Grant, Resource};
-use strongroom_store::{Connection, Transaction};
+use strongroom_store::{Connection, Transaction, find_secret};
 
 /// A change under way; dropped, it never happened.
 #[must_use]
@@ -132,6 +133,21 @@ pub async fn allowed(app: &App, caller: &Caller, action: Action, name: &ProjectN
     }
 }
 
+/// The same for a path where a secret is or may be.
+pub async fn allowed_on_secret(app: &App, caller: &Caller, action: Action, path: &SecretPath) -> Result<(), Failure> {
+    let (decision, resource) = {
+        let mut connection = app.store.reader().await?;
+        let rules = rules(app, &mut connection, caller, Some(&path.project())).await?;
+        let secret = checked(app, &rules, find_secret(&mut connection, path).await?)?;
+        let resource = resource(path, secret.as_deref(), None);
+        (decide(app, caller, &rules, action, resource), resource.name())
+    };
+    match decision {
+        Ok(_) => Ok(()),
+        Err(denied) => Err(refused(app, caller, action, resource, denied).await),
+    }
+}
+
 async fn decide_in(
     app: &App,
     connection: &mut Connection,
@@ -203,6 +219,13 @@ pub async fn audited<T>(
         Failure::Denied | Failure::AuditUnavailable => return outcome,
         Failure::NotFound
         | Failure::Deleted
+        | Failure::VersionDeleted
+        | Failure::VersionDestroyed
+        | Failure::Expired
+        | Failure::Protected
+        | Failure::VersionInUse(_)
+        | Failure::ProjectFull
+        | Failure::RevisionConflict
         | Failure::Shredded
         | Failure::FieldNotFound
         | Failure::VersionConflict

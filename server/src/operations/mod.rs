@@ -8,6 +8,7 @@ pub mod authorization;
 pub mod change;
 pub mod claim;
 pub mod clusters;
+pub mod expiry;
 pub mod grants;
 pub mod login;
 pub mod policies;

@@ -2,20 +2,25 @@
 
 use super::{
     authorization::{action_names, may, rules, whole_project},
-    change::{Change, audited},
+    change::{Change, audited, look},
+    secrets::kept_versions,
 };
 use crate::{
     app::{App, Caller},
     failure::Failure,
 };
-use strongroom_api::access::Project;
+use strongroom_api::access::{PatchProject, Project, ProjectInfo};
 use strongroom_core::{Action, Decision, GrantId, PrincipalRef, ProjectId, ProjectName};
 use strongroom_crypto::{Entries, KeyState};
 use strongroom_policy::{GrantRule, Resource};
 use strongroom_store::{
     GrantRow, ProjectKeyRow, ProjectRow, ProjectSettings, insert_grant, insert_project, insert_project_key,
+    update_project,
 };
 use uuid::Uuid;
+
+/// Longest notice before an expiry: a year, in seconds.
+const MAX_NOTICE: i32 = 31_536_000;
 
 /// Makes a project with its first key, and grants its creator everything in it.
 pub async fn create(app: &App, caller: &Caller, name: ProjectName) -> Result<Project, Failure> {
@@ -69,6 +74,83 @@ async fn try_create(app: &App, caller: &Caller, name: ProjectName) -> Result<Pro
     change.ledger.begin_project(id, entries);
     change.commit(app, caller, format!("{name}/")).await?;
     Ok(Project { id, name, created_at })
+}
+
+/// A project and what it demands of its secrets.
+pub async fn settings(app: &App, caller: &Caller, name: &ProjectName) -> Result<ProjectInfo, Failure> {
+    look(app, caller, Action::ManageProject, Some(name), |rules| {
+        let project = rules.existing_project()?;
+        if project.row().shredded { Err(Failure::Shredded) } else { Ok(shown(project.row())) }
+    })
+    .await
+}
+
+/// Changes what a project demands of its secrets. What is there stays as it is; versions beyond a lower number go with the secrets' next puts.
+pub async fn patch_settings(
+    app: &App,
+    caller: &Caller,
+    name: &ProjectName,
+    patch: &PatchProject,
+) -> Result<ProjectInfo, Failure> {
+    let outcome = try_patch(app, caller, name, patch).await;
+    audited(app, caller, Action::ManageProject, format!("{name}/"), outcome).await
+}
+
+async fn try_patch(
+    app: &App,
+    caller: &Caller,
+    name: &ProjectName,
+    patch: &PatchProject,
+) -> Result<ProjectInfo, Failure> {
+    let (mut change, project) = Change::in_project(app, caller, Action::ManageProject, name).await?;
+    let mut row = ProjectRow::clone(project.row());
+    apply(&mut row.settings, patch)?;
+    let row = app.keyring().mac_row(row);
+    update_project(change.connection(), &row).await?;
+    change.ledger.put_in_instance(&row);
+    change.commit(app, caller, format!("{name}/")).await?;
+    if patch.expiry_notice_seconds.is_some() {
+        app.expiry_changed.notify_one();
+    }
+    Ok(shown(row.row()))
+}
+
+fn apply(settings: &mut ProjectSettings, patch: &PatchProject) -> Result<(), Failure> {
+    if let Some(kept) = patch.keep_versions {
+        settings.keep_versions = kept_versions(kept)?;
+    }
+    if let Some(required) = patch.require_check_and_set {
+        settings.require_check_and_set = required;
+    }
+    if let Some(protected) = patch.deletion_protection {
+        settings.deletion_protection = protected;
+    }
+    if let Some(seconds) = patch.expiry_notice_seconds {
+        let invalid = || Failure::Invalid(format!("expiry_notice_seconds: 0 to {MAX_NOTICE}"));
+        settings.expiry_notice_seconds =
+            i32::try_from(seconds).ok().filter(|seconds| *seconds <= MAX_NOTICE).ok_or_else(invalid)?;
+    }
+    if let Some(most) = patch.max_secrets {
+        let invalid = || Failure::Invalid(format!("max_secrets: 1 to {}, or null", i32::MAX));
+        settings.max_secrets =
+            most.map(|most| i32::try_from(most).ok().filter(|most| *most > 0).ok_or_else(invalid)).transpose()?;
+    }
+    Ok(())
+}
+
+fn shown(row: &ProjectRow) -> ProjectInfo {
+    let settings = &row.settings;
+    let number = |number: i32| u32::try_from(number).expect("the database checks that it is above 0");
+    ProjectInfo {
+        id: row.id,
+        name: row.name.clone(),
+        created_at: row.created_at,
+        keep_versions: number(settings.keep_versions),
+        require_check_and_set: settings.require_check_and_set,
+        deletion_protection: settings.deletion_protection,
+        expiry_notice_seconds: number(settings.expiry_notice_seconds),
+        max_secrets: settings.max_secrets.map(number),
+    }
 }
 
 /// The projects in which the caller may list secrets or manage anything.

@@ -149,24 +149,27 @@ impl Stream {
         let app = &self.app;
         let mut connection = app.store.reader().await?;
         let rules = authorization::rules(app, &mut connection, &self.caller, Some(&path.project())).await?;
-        let secret = find_secret(&mut connection, path).await?;
+        let secret = secrets::checked(app, &rules, find_secret(&mut connection, path).await?)?;
+        let now = app.clock.now();
+        let secret = secret.filter(|secret| !secret.deleted && !secrets::is_expired(secret, now));
+        // Aliases point at live versions only; what a number means must be looked at.
+        let known = self.watched.get(path).map_or(&[][..], Vec::as_slice);
+        let mut gone = Vec::new();
+        for known in known {
+            if let (Some(secret), VersionSelector::Number(_)) = (&secret, &known.selector)
+                && let Some(number) = secrets::pointed(secret, &known.selector)
+                && !secrets::is_live(app, &mut connection, &rules, secret, number).await?
+            {
+                gone.push(number);
+            }
+        }
         drop(connection);
-        let secret = secrets::checked(app, &rules, secret)?.filter(|secret| !secret.deleted);
         let mut changes = Vec::new();
         for known in self.watched.get_mut(path).into_iter().flatten() {
             let pointed = secret.as_ref().and_then(|secret| {
-                let version = match &known.selector {
-                    VersionSelector::Current => Some(secret.current_version),
-                    VersionSelector::Previous => secret.previous_version,
-                    VersionSelector::Number(number) => {
-                        i64::try_from(*number).ok().filter(|number| *number <= secret.latest_version)
-                    }
-                    VersionSelector::Pending => secret.pending_version,
-                    VersionSelector::Alias(alias) => {
-                        secret.aliases.version(alias).and_then(|version| i64::try_from(version).ok())
-                    }
-                };
-                version.and_then(|version| u64::try_from(version).ok())
+                let version = secrets::pointed(secret, &known.selector)?;
+                let is_gone = matches!(known.selector, VersionSelector::Number(_)) && gone.contains(&version);
+                u64::try_from(version).ok().filter(|_| !is_gone)
             });
             let resource = secrets::resource(path, secret.as_deref(), pointed);
             let version =

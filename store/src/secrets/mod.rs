@@ -1,14 +1,21 @@
 //! Secrets and their versions: the rows. How they are read and written stands in the files beside this one.
 
+mod expiry;
 mod list;
 mod read;
 mod versions;
 mod write;
 
+pub use expiry::{
+    DueExpiry, ExpiryCounts, ExpiryStage, claim_expiries, count_expiries, due_expiries, forget_expiry, mark_expiry,
+    next_expiry,
+};
 pub use list::{ListedSecret, PathRange, SecretFilter, list_children, list_secrets, search_secrets};
 pub use read::{Found, Selector, find_secret, lock_secret, read_secret};
-pub use versions::{insert_version, update_version, versions_of};
-pub use write::{insert_secret, update_secret};
+pub use versions::{
+    find_version, insert_version, lock_version, prune_versions, read_version, update_version, versions_of,
+};
+pub use write::{has_room, insert_secret, purge_secret, update_secret};
 
 use crate::error::StoreError;
 use strongroom_core::{Aliases, Columns, Labels, MacRow, Owner, ProjectId, RowMac, SecretId, SecretPath, Unverified};

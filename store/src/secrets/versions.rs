@@ -6,6 +6,7 @@ use crate::{
     pool::Connection,
 };
 use strongroom_core::{Maced, RowMac, SecretId, Unverified};
+use time::OffsetDateTime;
 
 /// Adds a version.
 pub async fn insert_version(connection: &mut Connection, row: &Maced<VersionRow>) -> Result<(), StoreError> {
@@ -63,32 +64,127 @@ pub async fn versions_of(
     before: Option<i64>,
     limit: i64,
 ) -> Result<Vec<Unverified<VersionRow>>, StoreError> {
-    let rows = sqlx::query!(
-        "SELECT version, author, reason, media_type, created_at, project_key_generation, wrapped_key, state, mac_generation, mac_layout, mac
-         FROM secret_versions WHERE secret_id = $1 AND version < coalesce($2, 9223372036854775807) ORDER BY version DESC LIMIT $3",
+    let rows = sqlx::query_as!(
+        RawVersion,
+        r#"SELECT version, author, reason, media_type, created_at, project_key_generation, wrapped_key, ''::bytea AS "sealed_value!", state,
+                  mac_generation, mac_layout, mac
+           FROM secret_versions WHERE secret_id = $1 AND version < coalesce($2, 9223372036854775807) ORDER BY version DESC LIMIT $3"#,
         secret.0,
         before,
         limit
     )
     .fetch_all(connection)
     .await?;
-    rows.into_iter()
-        .map(|r| {
-            Ok(Unverified::new(
-                VersionRow {
-                    secret,
-                    version: r.version,
-                    author: r.author,
-                    reason: r.reason,
-                    media_type: r.media_type,
-                    created_at: r.created_at,
-                    project_key_generation: r.project_key_generation,
-                    wrapped_key: r.wrapped_key,
-                    sealed_value: Vec::new(),
-                    state: VersionState::parse(&r.state)?,
-                },
-                RowMac { generation: r.mac_generation, layout: r.mac_layout, tag: r.mac },
-            ))
-        })
-        .collect()
+    rows.into_iter().map(|raw| raw.unverified(secret)).collect()
+}
+
+/// One version without its value, as in [`versions_of`].
+pub async fn find_version(
+    connection: &mut Connection,
+    secret: SecretId,
+    version: i64,
+) -> Result<Option<Unverified<VersionRow>>, StoreError> {
+    let row = sqlx::query_as!(
+        RawVersion,
+        r#"SELECT version, author, reason, media_type, created_at, project_key_generation, wrapped_key, ''::bytea AS "sealed_value!", state,
+                  mac_generation, mac_layout, mac
+           FROM secret_versions WHERE secret_id = $1 AND version = $2"#,
+        secret.0,
+        version
+    )
+    .fetch_optional(connection)
+    .await?;
+    row.map(|raw| raw.unverified(secret)).transpose()
+}
+
+/// One version without its value, as in [`versions_of`], locked until the end of the transaction.
+pub async fn lock_version(
+    connection: &mut Connection,
+    secret: SecretId,
+    version: i64,
+) -> Result<Option<Unverified<VersionRow>>, StoreError> {
+    let row = sqlx::query_as!(
+        RawVersion,
+        r#"SELECT version, author, reason, media_type, created_at, project_key_generation, wrapped_key, ''::bytea AS "sealed_value!", state,
+                  mac_generation, mac_layout, mac
+           FROM secret_versions WHERE secret_id = $1 AND version = $2 FOR UPDATE"#,
+        secret.0,
+        version
+    )
+    .fetch_optional(connection)
+    .await?;
+    row.map(|raw| raw.unverified(secret)).transpose()
+}
+
+/// One version with its value.
+pub async fn read_version(
+    connection: &mut Connection,
+    secret: SecretId,
+    version: i64,
+) -> Result<Option<Unverified<VersionRow>>, StoreError> {
+    let row = sqlx::query_as!(
+        RawVersion,
+        r#"SELECT version, author, reason, media_type, created_at, project_key_generation, wrapped_key, sealed_value AS "sealed_value!", state,
+                  mac_generation, mac_layout, mac
+           FROM secret_versions WHERE secret_id = $1 AND version = $2"#,
+        secret.0,
+        version
+    )
+    .fetch_optional(connection)
+    .await?;
+    row.map(|raw| raw.unverified(secret)).transpose()
+}
+
+/// Removes the versions from `from` up to but not with `below`, except `kept`; answers how many. It costs as much as it removes.
+pub async fn prune_versions(
+    connection: &mut Connection,
+    secret: SecretId,
+    from: i64,
+    below: i64,
+    kept: &[i64],
+) -> Result<u64, StoreError> {
+    let result = sqlx::query!(
+        "DELETE FROM secret_versions WHERE secret_id = $1 AND version >= $2 AND version < $3 AND version <> ALL($4)",
+        secret.0,
+        from,
+        below,
+        kept
+    )
+    .execute(connection)
+    .await?;
+    Ok(result.rows_affected())
+}
+
+/// A version's row as the queries return it.
+struct RawVersion {
+    version: i64,
+    author: String,
+    reason: Option<String>,
+    media_type: String,
+    created_at: OffsetDateTime,
+    project_key_generation: i32,
+    wrapped_key: Vec<u8>,
+    sealed_value: Vec<u8>,
+    state: String,
+    mac_generation: i32,
+    mac_layout: i16,
+    mac: Vec<u8>,
+}
+
+impl RawVersion {
+    fn unverified(self, secret: SecretId) -> Result<Unverified<VersionRow>, StoreError> {
+        let row = VersionRow {
+            secret,
+            version: self.version,
+            author: self.author,
+            reason: self.reason,
+            media_type: self.media_type,
+            created_at: self.created_at,
+            project_key_generation: self.project_key_generation,
+            wrapped_key: self.wrapped_key,
+            sealed_value: self.sealed_value,
+            state: VersionState::parse(&self.state)?,
+        };
+        Ok(Unverified::new(row, RowMac { generation: self.mac_generation, layout: self.mac_layout, tag: self.mac }))
+    }
 }

@@ -5,7 +5,7 @@ use crate::{
     error::{StoreError, one_row},
     pool::Connection,
 };
-use strongroom_core::Maced;
+use strongroom_core::{Maced, ProjectId, SecretId};
 
 /// Adds a secret. Answers `false` when another transaction added one of this path meanwhile: lock it and go on with that.
 pub async fn insert_secret(connection: &mut Connection, row: &Maced<SecretRow>) -> Result<bool, StoreError> {
@@ -74,4 +74,28 @@ pub async fn update_secret(connection: &mut Connection, row: &Maced<SecretRow>) 
     .execute(connection)
     .await?;
     one_row("secrets", &result)
+}
+
+/// Removes a secret with all its versions and whatever is known of it.
+pub async fn purge_secret(connection: &mut Connection, secret: SecretId) -> Result<(), StoreError> {
+    sqlx::query!("DELETE FROM secret_versions WHERE secret_id = $1", secret.0).execute(&mut *connection).await?;
+    sqlx::query!("DELETE FROM secret_activity WHERE secret_id = $1", secret.0).execute(&mut *connection).await?;
+    let result = sqlx::query!("DELETE FROM secrets WHERE id = $1", secret.0).execute(connection).await?;
+    one_row("secrets", &result)
+}
+
+/// Whether a project has fewer secrets than `most`, deleted ones counted. Until the end of the transaction nobody else is answered for this project, so that
+/// what is added to it then is counted by the next. It looks at no more than `most` entries of an index.
+pub async fn has_room(connection: &mut Connection, project: ProjectId, most: i32) -> Result<bool, StoreError> {
+    sqlx::query!("SELECT pg_advisory_xact_lock(hashtextextended($1::text, 1))", project.0.to_string())
+        .execute(&mut *connection)
+        .await?;
+    let found = sqlx::query_scalar!(
+        r#"SELECT count(*) AS "count!" FROM (SELECT 1 FROM secrets WHERE project_id = $1 LIMIT $2) counted"#,
+        project.0,
+        i64::from(most)
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(found < i64::from(most))
 }

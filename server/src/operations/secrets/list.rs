@@ -75,7 +75,7 @@ async fn try_list(app: &App, caller: &Caller, query: &ListQuery) -> Result<Secre
         }
     };
     let list = page.finish();
-    leave_event(app, caller, Action::List, name(query), None, policies, "ok").await?;
+    leave_event(app, caller, Action::List, name(query), None, policies).await?;
     Ok(list)
 }
 

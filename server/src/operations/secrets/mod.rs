@@ -1,29 +1,47 @@
 //! Secrets: one file an operation. What they share stands here.
 
+mod alias;
+mod change;
 mod delete;
+mod destroy;
+mod generate;
 mod list;
+mod metadata;
+mod patch;
+mod place;
+mod pointers;
 mod precondition;
 mod put;
 mod read;
 mod versions;
 mod work;
 
-pub use delete::{delete, delete_in};
+pub use alias::{point_alias, point_alias_in, remove_alias, remove_alias_in};
+pub use delete::{delete, delete_in, undelete, undelete_in};
+pub use destroy::{destroy, destroy_in, purge, purge_in};
+pub use generate::{generate, generate_in, made};
 pub use list::{ListQuery, MAX_PAGE, list};
+pub use metadata::{MAX_KEPT, kept_versions, metadata, patch_metadata, patch_metadata_in, stored_time};
+pub use patch::{Changes, patch, patch_in};
+pub use place::{MAX_COPIED, copy, copy_in, move_in, move_to, rename, rename_in};
+pub(super) use pointers::{is_expired, pointed};
 pub use precondition::Precondition;
 pub use put::{MAX_REASON, Put, put, put_in};
 pub use read::{ReadOutcome, ReadSecret, read};
-pub use versions::versions;
+pub(super) use versions::is_live;
+pub use versions::{MAX_VERSIONS, versions};
 pub use work::{Halt, Work};
 
 use super::authorization::{Rules, decide, refused};
 use crate::{
+    access::ProjectAccess,
     app::{App, Caller},
     failure::Failure,
 };
-use strongroom_core::{Action, Decision, SecretPath, Unverified, Verified};
+use strongroom_core::{Action, AuditEvent, Decision, SecretBytes, SecretPath, Unverified, Verified};
+use strongroom_crypto::{OpenError, SealedVersion, VersionNames};
 use strongroom_policy::{About, Grant, Resource};
-use strongroom_store::{SecretRow, VersionRow};
+use strongroom_store::{SecretRow, VersionRow, VersionState};
 
 /// A secret's row, checked: its MAC, that it lies in the project its path names, and that it was not removed for good before.
 pub(super) fn checked(
@@ -31,7 +49,18 @@ pub(super) fn checked(
     rules: &Rules,
     row: Option<Unverified<SecretRow>>,
 ) -> Result<Option<Verified<SecretRow>>, Failure> {
-    let (Some(row), Some(project)) = (row, rules.project()) else { return Ok(None) };
+    match (row, rules.project()) {
+        (Some(row), Some(project)) => checked_in(app, project, row).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// The same for a project.
+pub(super) fn checked_in(
+    app: &App,
+    project: &ProjectAccess,
+    row: Unverified<SecretRow>,
+) -> Result<Verified<SecretRow>, Failure> {
     let row = app.verify(row)?;
     if row.project != project.id() {
         return Err(Failure::Integrity(format!("the secret {} lies in another project than its path says", row.id)));
@@ -39,7 +68,7 @@ pub(super) fn checked(
     if project.is_buried(row.id, None) {
         return Err(Failure::Integrity(format!("the secret {} was removed for good, and its row is back", row.id)));
     }
-    Ok(Some(row))
+    Ok(row)
 }
 
 /// A version's row, checked: its MAC, that it is of this secret, and that it was not destroyed before.
@@ -54,11 +83,31 @@ fn checked_version(
         Failure::Integrity(format!("version {} of {} was destroyed, and its value is back", row.version, row.secret))
     };
     let project = rules.project().ok_or_else(back)?;
-    let destroyed = row.state == strongroom_store::VersionState::Destroyed;
+    let destroyed = row.state == VersionState::Destroyed;
     if row.secret != secret.id || (!destroyed && project.is_buried(secret.id, Some(row.version))) {
         return Err(back());
     }
     Ok(row)
+}
+
+/// Opens a version's value for a grant to read it.
+fn opened(app: &App, rules: &Rules, version: &VersionRow, grant: Grant) -> Result<SecretBytes, Failure> {
+    let key = rules.existing_project()?.key(version.project_key_generation)?;
+    let names =
+        VersionNames { secret: version.secret, version: unsigned(version.version), media_type: &version.media_type };
+    app.keyring().open_value(key, &names, &sealed(version), grant).map_err(|error| match error {
+        OpenError::OtherGrant | OpenError::OtherProjectKey => Failure::Internal(error.into()),
+        damaged => Failure::Integrity(damaged.to_string()),
+    })
+}
+
+/// A version's row as crypto takes it.
+fn sealed(version: &VersionRow) -> SealedVersion {
+    SealedVersion {
+        project_key_generation: version.project_key_generation,
+        wrapped_key: version.wrapped_key.clone(),
+        sealed_value: version.sealed_value.clone(),
+    }
 }
 
 /// A secret as a policy's resource, or the path where there is none.
@@ -90,13 +139,24 @@ async fn leave_event(
     resource: String,
     version: Option<u64>,
     policies: Vec<String>,
-    outcome: &'static str,
 ) -> Result<(), Failure> {
+    app.audit.commit(event(app, caller, (action, "ok"), resource, version, policies)).await
+}
+
+/// The event of what was allowed and came to this outcome.
+fn event(
+    app: &App,
+    caller: &Caller,
+    (action, outcome): (Action, &'static str),
+    resource: String,
+    version: Option<u64>,
+    policies: Vec<String>,
+) -> AuditEvent {
     let mut event = app.event(caller.origin, Some(caller.identity.clone()), action, Decision::Allowed, outcome);
     event.resource = Some(resource);
     event.version = version;
     event.policies = policies;
-    app.audit.commit(event).await
+    event
 }
 
 fn unsigned(version: i64) -> u64 {

@@ -24,6 +24,11 @@ impl Precondition {
         if self == Self::None && settings.require_check_and_set {
             return Err(Failure::PreconditionRequired);
         }
+        self.check_if_given(secret)
+    }
+
+    /// Checks it where a project never demands one: by who deletes, and nothing is overwritten.
+    pub(super) fn check_if_given(self, secret: Option<&SecretRow>) -> Result<(), Failure> {
         if self.holds(secret) { Ok(()) } else { Err(Failure::VersionConflict) }
     }
 

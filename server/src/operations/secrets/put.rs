@@ -1,19 +1,24 @@
 //! Putting a value.
 
 use super::{
+    change::{oldest_kept, write_row},
+    checked_version, opened,
+    pointers::{activate, is_expired},
     precondition::Precondition,
-    unsigned,
+    resource, unsigned,
     work::{Halt, Held, Work},
 };
 use crate::{
     app::{App, Caller},
     failure::Failure,
-    operations::change::audited,
+    operations::{authorization::right_to, change::audited},
 };
 use strongroom_api::secrets::PutResult;
 use strongroom_core::{Action, Payload, SecretId, SecretPath};
-use strongroom_crypto::VersionNames;
-use strongroom_store::{SecretRow, VersionRow, VersionState, insert_secret, insert_version, update_secret};
+use strongroom_crypto::{VersionNames, same_value};
+use strongroom_store::{
+    SecretRow, VersionRow, VersionState, forget_expiry, has_room, insert_secret, insert_version, read_version,
+};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -29,9 +34,23 @@ pub struct Put<'a> {
     pub reason: Option<String>,
     /// When it is done.
     pub precondition: Precondition,
+    /// Whether it becomes current, or pending.
+    pub activate: bool,
+    /// When the secret stops being readable; `Some(None)` for never. With `None` it stays, but that a secret that has expired is readable again.
+    pub expires_at: Option<Option<OffsetDateTime>>,
 }
 
-/// Puts a new version and points `current` at it.
+impl<'a> Put<'a> {
+    /// A put that makes this value current.
+    pub fn new(payload: &'a Payload) -> Self {
+        Self { payload, reason: None, precondition: Precondition::None, activate: true, expires_at: None }
+    }
+}
+
+/// Puts a new version and points `current` at it, or `pending`.
+///
+/// # Errors
+/// Among others [`Failure::VersionConflict`], [`Failure::PreconditionRequired`] and [`Failure::ProjectFull`].
 pub async fn put(app: &App, caller: &Caller, path: &SecretPath, put: Put<'_>) -> Result<PutResult, Failure> {
     let outcome = async {
         let mut work = Work::begin(app).await?;
@@ -51,68 +70,183 @@ pub async fn put_in(
 ) -> Result<PutResult, Halt> {
     check_reason(put.reason.as_deref())?;
     let mut held = work.hold(app, caller, path, Action::Write).await?;
-    let mut now = app.clock.now();
     if held.secret.is_none() {
-        let project = held.rules.existing_project()?;
-        put.precondition.check(project.settings(), None)?;
-        let row = SecretRow::new(SecretId(Uuid::now_v7()), project.id(), path.clone(), now);
-        let row = app.keyring().mac_row(row);
-        if insert_secret(work.connection(), &row).await? {
-            held.confirm(app, caller, work.connection()).await?;
-            return add_version(app, caller, work, held, (row.row().id, 1), put, now).await;
+        match create(app, caller, work, &mut held, &put).await? {
+            Some(created) => return add_version(app, caller, work, held, created, put).await,
+            // Another put came first: it is there now, and whether it may be written is decided anew.
+            None => held = work.hold(app, caller, path, Action::Write).await?,
         }
-        // Another put came first: it is there now, and whether it may be written is decided anew.
-        held = work.hold(app, caller, path, Action::Write).await?;
-        now = app.clock.now();
     }
-    let project = held.rules.existing_project()?;
     let secret = held.secret.as_ref().ok_or(Failure::VersionConflict)?;
-    put.precondition.check(project.settings(), Some(secret))?;
+    put.precondition.check(held.rules.existing_project()?.settings(), Some(secret))?;
+    if !put.activate && secret.deleted {
+        return Err(Failure::Deleted.into());
+    }
+    if put.activate
+        && put.expires_at.is_none()
+        && !secret.deleted
+        && !is_expired(secret, app.clock.now())
+        && let Some(unchanged) = unchanged(app, caller, work, &held, put.payload).await?
+    {
+        return Ok(unchanged);
+    }
+    put_onto(app, caller, work, held, put).await
+}
+
+/// Adds a version to a secret that is there, whatever its current one is.
+pub(super) async fn put_onto(
+    app: &App,
+    caller: &Caller,
+    work: &mut Work,
+    mut held: Held,
+    put: Put<'_>,
+) -> Result<PutResult, Halt> {
+    let secret = held.secret.take().ok_or(Failure::NotFound)?;
+    let settings = held.rules.existing_project()?.settings().clone();
+    let now = app.clock.now();
     let version = secret.latest_version + 1;
-    let row = SecretRow {
-        deleted: false,
-        latest_version: version,
-        current_version: version,
-        previous_version: Some(secret.current_version),
-        updated_at: now,
-        revision: secret.revision + 1,
-        ..held.take()?
+    let expires_at = match put.expires_at {
+        Some(expires_at) => expires_at,
+        None if put.activate && is_expired(&secret, now) => None,
+        None => secret.expires_at,
     };
-    let id = row.id;
-    update_secret(work.connection(), &app.keyring().mac_row(row)).await?;
-    add_version(app, caller, work, held, (id, version), put, now).await
+    let row = write_row(app, work, &secret, |row| {
+        row.latest_version = version;
+        if put.activate {
+            row.deleted = false;
+            activate(row, version);
+        } else {
+            row.pending_version = Some(version);
+        }
+        row.expires_at = expires_at;
+        row.oldest_version = oldest_kept(row, &settings, version);
+        Ok(())
+    })
+    .await?;
+    if expires_at != secret.expires_at || secret.deleted {
+        forget_expiry(work.connection(), row.id).await?;
+        work.expires(expires_at);
+    }
+    add_version(app, caller, work, held, (row.id, version), put).await
+}
+
+/// Adds the secret. `None` where another put came first.
+pub(super) async fn create(
+    app: &App,
+    caller: &Caller,
+    work: &mut Work,
+    held: &mut Held,
+    put: &Put<'_>,
+) -> Result<Option<(SecretId, i64)>, Halt> {
+    let project = held.rules.existing_project()?.clone();
+    put.precondition.check(project.settings(), None)?;
+    if !put.activate {
+        let message = "activate: the first version of a secret is current; leave it out";
+        return Err(Failure::Invalid(message.to_owned()).into());
+    }
+    let mut row = SecretRow::new(SecretId(Uuid::now_v7()), project.id(), held.path.clone(), app.clock.now());
+    row.expires_at = put.expires_at.flatten();
+    if insert(app, caller, work, held, row.clone()).await? {
+        work.expires(row.expires_at);
+        Ok(Some((row.id, 1)))
+    } else {
+        Ok(None)
+    }
+}
+
+/// Adds a secret's row where nothing is at its path and its project has room. `false` where something came there first.
+pub(super) async fn insert(
+    app: &App,
+    caller: &Caller,
+    work: &mut Work,
+    held: &mut Held,
+    row: SecretRow,
+) -> Result<bool, Halt> {
+    let project = held.rules.existing_project()?.clone();
+    if let Some(most) = project.settings().max_secrets
+        && !has_room(work.connection(), project.id(), most).await?
+    {
+        return Err(Failure::ProjectFull.into());
+    }
+    let inserted = insert_secret(work.connection(), &app.keyring().mac_row(row)).await?;
+    held.confirm(app, caller, work.connection()).await?;
+    Ok(inserted)
+}
+
+/// Whether the current version has this value already: compared only for those who may read it. Who may not learns nothing, and nothing is opened for him.
+async fn unchanged(
+    app: &App,
+    caller: &Caller,
+    work: &mut Work,
+    held: &Held,
+    payload: &Payload,
+) -> Result<Option<PutResult>, Halt> {
+    let secret = held.existing()?;
+    let version = unsigned(secret.current_version);
+    let about = resource(&held.path, Some(secret), Some(version));
+    let Some(read) = right_to(app, caller, &held.rules, Action::Read, about) else { return Ok(None) };
+    let missing = || Failure::Integrity(format!("the current version of {} is missing", secret.id));
+    let row = read_version(work.connection(), secret.id, secret.current_version).await?.ok_or_else(missing)?;
+    let row = checked_version(app, &held.rules, secret, row)?;
+    let policies = read.policies().to_vec();
+    let same =
+        row.media_type == payload.media_type() && same_value(&opened(app, &held.rules, &row, read)?, &payload.encode());
+    if !same {
+        return Ok(None);
+    }
+    work.record(app, caller, &[&held.grant], &held.path, Some(version), "unchanged");
+    work.also_allowed_by(policies);
+    Ok(Some(PutResult { path: held.path.clone(), version, created_at: row.created_at, unchanged: true }))
 }
 
 /// Seals the value, adds the version, and notes the event.
-async fn add_version(
+pub(super) async fn add_version(
     app: &App,
     caller: &Caller,
     work: &mut Work,
     held: Held,
     (secret, number): (SecretId, i64),
     put: Put<'_>,
-    now: OffsetDateTime,
 ) -> Result<PutResult, Halt> {
-    let keyring = app.keyring();
     let version = unsigned(number);
-    let names = VersionNames { secret, version, media_type: put.payload.media_type() };
-    let sealed = keyring.seal_value(held.rules.existing_project()?.active_key()?, &names, &put.payload.encode());
+    let created_at = app.clock.now();
     let row = VersionRow {
         secret,
         version: number,
         author: caller.identity.principal(),
         reason: put.reason,
         media_type: put.payload.media_type().to_owned(),
-        created_at: now,
+        created_at,
+        project_key_generation: 0,
+        wrapped_key: Vec::new(),
+        sealed_value: Vec::new(),
+        state: VersionState::Live,
+    };
+    seal_version(app, work, &held, row, put.payload).await?;
+    work.changed(&held.path);
+    work.record(app, caller, &[&held.grant], &held.path, Some(version), "ok");
+    Ok(PutResult { path: held.path, version, created_at, unchanged: false })
+}
+
+/// Seals a value for a version's row under the project's active key, and adds it.
+pub(super) async fn seal_version(
+    app: &App,
+    work: &mut Work,
+    held: &Held,
+    row: VersionRow,
+    payload: &Payload,
+) -> Result<(), Halt> {
+    let keyring = app.keyring();
+    let names = VersionNames { secret: row.secret, version: unsigned(row.version), media_type: payload.media_type() };
+    let sealed = keyring.seal_value(held.rules.existing_project()?.active_key()?, &names, &payload.encode());
+    let row = VersionRow {
         project_key_generation: sealed.project_key_generation,
         wrapped_key: sealed.wrapped_key,
         sealed_value: sealed.sealed_value,
-        state: VersionState::Live,
+        ..row
     };
     insert_version(work.connection(), &keyring.mac_row(row)).await?;
-    work.changed(&held.path);
-    work.record(app, caller, &[&held.grant], &held.path, Some(version), "ok");
-    Ok(PutResult { path: held.path, version, created_at: now })
+    Ok(())
 }
 
 /// Refuses a reason that is too long or would break a line.

@@ -1,15 +1,17 @@
 //! Reading a value.
 
-use super::{checked, checked_version, granted, leave_event, resource, unsigned};
+use super::{
+    checked, checked_version, event, granted, leave_event, opened,
+    pointers::{is_expired, is_kept},
+    resource, unsigned,
+};
 use crate::{
     app::{App, Caller},
     failure::Failure,
     operations::{authorization::rules, change::audited},
 };
 use strongroom_core::{Action, FieldName, Payload, SecretPath, VersionSelector};
-use strongroom_crypto::{OpenError, ProjectKey, SealedVersion, VersionNames};
-use strongroom_policy::Grant;
-use strongroom_store::{Selector, VersionRow, VersionState, read_secret};
+use strongroom_store::{Selector, VersionState, read_secret};
 use time::OffsetDateTime;
 
 /// What a read releases.
@@ -78,41 +80,30 @@ async fn try_read(
     if secret.deleted {
         return Err(Failure::Deleted);
     }
-    let version = version.ok_or(Failure::NotFound)?;
-    if version.state != VersionState::Live {
-        return Err(Failure::Deleted);
+    if is_expired(&secret, app.clock.now()) {
+        return Err(Failure::Expired);
+    }
+    let version = version.filter(|version| is_kept(&secret, version.version)).ok_or(Failure::NotFound)?;
+    match version.state {
+        VersionState::Live => {}
+        VersionState::Deleted => return Err(Failure::VersionDeleted),
+        VersionState::Destroyed => return Err(Failure::VersionDestroyed),
     }
     let policies = grant.policies().to_vec();
     let version_number = unsigned(version.version);
     if known == Some(version_number) {
-        leave_event(app, caller, Action::Read, path.to_string(), number, policies, "unchanged").await?;
+        app.audit.commit(event(app, caller, (Action::Read, "unchanged"), path.to_string(), number, policies)).await?;
         return Ok(ReadOutcome::Unchanged(version_number));
     }
-    let key = rules.existing_project()?.key(version.project_key_generation)?;
-    let payload = open(app, &version, key, grant)?;
+    let bytes = opened(app, &rules, &version, grant)?;
+    let payload = Payload::decode(&version.media_type, bytes).map_err(|error| Failure::Integrity(error.to_string()))?;
     let payload = match field {
         Some(name) => one_field(payload, name)?,
         None => payload,
     };
-    leave_event(app, caller, Action::Read, path.to_string(), number, policies, "ok").await?;
+    leave_event(app, caller, Action::Read, path.to_string(), number, policies).await?;
     app.activity.note_read(secret.id, app.clock.now());
     Ok(ReadOutcome::Released(ReadSecret { version: version_number, created_at: version.created_at, payload }))
-}
-
-/// Opens a version's value for a grant to read it.
-pub(super) fn open(app: &App, version: &VersionRow, key: &ProjectKey, grant: Grant) -> Result<Payload, Failure> {
-    let names =
-        VersionNames { secret: version.secret, version: unsigned(version.version), media_type: &version.media_type };
-    let sealed = SealedVersion {
-        project_key_generation: version.project_key_generation,
-        wrapped_key: version.wrapped_key.clone(),
-        sealed_value: version.sealed_value.clone(),
-    };
-    let bytes = app.keyring().open_value(key, &names, &sealed, grant).map_err(|error| match error {
-        OpenError::OtherGrant | OpenError::OtherProjectKey => Failure::Internal(error.into()),
-        damaged => Failure::Integrity(damaged.to_string()),
-    })?;
-    Payload::decode(&version.media_type, bytes).map_err(|error| Failure::Integrity(error.to_string()))
 }
 
 fn one_field(payload: Payload, name: &FieldName) -> Result<Payload, Failure> {

@@ -27,6 +27,7 @@ use strongroom_store::{
     Connection, ManifestScope, SecretRow, TombstoneRow, Transaction, find_secret, insert_tombstone, lock_secret,
     notify_change,
 };
+use time::OffsetDateTime;
 
 /// Rules older than this are read again before a write is done by them.
 const STALE: Duration = Duration::from_millis(100);
@@ -40,6 +41,7 @@ pub struct Work {
     transaction: Transaction,
     events: Vec<AuditEvent>,
     changed: BTreeSet<SecretPath>,
+    expires: bool,
     /// What is buried, by project. Written at the very end: a manifest that was written but not committed must be seen by no decision, which would keep it.
     ledgers: BTreeMap<ProjectName, Ledger>,
 }
@@ -91,7 +93,7 @@ impl Work {
     /// Begins a transaction.
     pub async fn begin(app: &App) -> Result<Self, Failure> {
         let transaction = app.store.begin().await?;
-        Ok(Self { transaction, events: Vec::new(), changed: BTreeSet::new(), ledgers: BTreeMap::new() })
+        Ok(Self { transaction, events: Vec::new(), changed: BTreeSet::new(), expires: false, ledgers: BTreeMap::new() })
     }
 
     /// The connection to work on.
@@ -122,6 +124,9 @@ impl Work {
             if !same || held.decided != decided {
                 held.grant = held.demand(app, caller, action)?;
             }
+        }
+        if held.rules.project().is_some_and(|project| project.row().shredded) {
+            return Err(Failure::Shredded.into());
         }
         Ok(held)
     }
@@ -179,6 +184,20 @@ impl Work {
         self.events.push(event);
     }
 
+    /// Adds the rules of a further right that the last event's operation made use of.
+    pub(super) fn also_allowed_by(&mut self, policies: Vec<String>) {
+        if let Some(event) = self.events.last_mut() {
+            event.policies.extend(policies);
+            event.policies.sort();
+            event.policies.dedup();
+        }
+    }
+
+    /// Notes that a secret got an expiry: whoever looks after expiries may have to wake sooner.
+    pub(super) fn expires(&mut self, at: Option<OffsetDateTime>) {
+        self.expires |= at.is_some();
+    }
+
     /// Ends the transaction: after success it tells watchers, writes manifests and events, and commits; otherwise nothing happened, and a refusal leaves its
     /// event.
     pub async fn finish<T>(mut self, app: &App, caller: &Caller, outcome: Result<T, Halt>) -> Result<T, Failure> {
@@ -203,7 +222,11 @@ impl Work {
             ledger.write(app, self.transaction.connection()).await?;
         }
         app.record_all(&mut self.transaction, self.events).await?;
-        Ok(self.transaction.commit().await?)
+        self.transaction.commit().await?;
+        if self.expires {
+            app.expiry_changed.notify_one();
+        }
+        Ok(())
     }
 }
 
@@ -214,11 +237,6 @@ impl Held {
     /// [`Failure::NotFound`] where there is none; it is for those who were allowed there.
     pub(super) fn existing(&self) -> Result<&Verified<SecretRow>, Failure> {
         self.secret.as_ref().ok_or(Failure::NotFound)
-    }
-
-    /// The secret, taken out to be changed.
-    pub(super) fn take(&mut self) -> Result<SecretRow, Failure> {
-        self.secret.take().map(Verified::into_inner).ok_or(Failure::NotFound)
     }
 
     /// Demands another right on the same secret.

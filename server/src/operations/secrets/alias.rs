@@ -1,0 +1,146 @@
+//! Aliases: which version is current, which is to be, and free names.
+
+use super::{
+    change::write_row,
+    delete::existing_version,
+    pointers::{activate, point, pointed, shown},
+    precondition::Precondition,
+    unsigned,
+    work::{Halt, Work},
+};
+use crate::{
+    app::{App, Caller},
+    failure::Failure,
+    operations::change::audited,
+};
+use strongroom_api::metadata::Pointers;
+use strongroom_core::{Action, SecretPath, VersionSelector};
+use strongroom_store::VersionState;
+
+/// Points an alias at a version that can be read: `current`, `pending` or a free one.
+pub async fn point_alias(
+    app: &App,
+    caller: &Caller,
+    path: &SecretPath,
+    alias: &VersionSelector,
+    target: &VersionSelector,
+    precondition: Precondition,
+) -> Result<Pointers, Failure> {
+    let outcome = async {
+        let mut work = Work::begin(app).await?;
+        let outcome = point_alias_in(app, caller, &mut work, path, alias, target, precondition).await;
+        work.finish(app, caller, outcome).await
+    };
+    audited(app, caller, Action::Write, path.to_string(), outcome.await).await
+}
+
+/// [`point_alias`] in a transaction.
+pub async fn point_alias_in(
+    app: &App,
+    caller: &Caller,
+    work: &mut Work,
+    path: &SecretPath,
+    alias: &VersionSelector,
+    target: &VersionSelector,
+    precondition: Precondition,
+) -> Result<Pointers, Halt> {
+    refuse_unsettable(alias)?;
+    let held = work.hold(app, caller, path, Action::Write).await?;
+    let secret = held.existing()?;
+    if secret.deleted {
+        return Err(Failure::Deleted.into());
+    }
+    precondition.check(held.rules.existing_project()?.settings(), Some(secret))?;
+    let number = pointed(secret, target).map(unsigned).ok_or(Failure::NotFound)?;
+    let version = existing_version(app, work, &held, secret, number).await?;
+    match version.state {
+        VersionState::Live => {}
+        VersionState::Deleted => return Err(Failure::VersionDeleted.into()),
+        VersionState::Destroyed => return Err(Failure::VersionDestroyed.into()),
+    }
+    let version = version.version;
+    if pointed(secret, alias) == Some(version) {
+        work.record(app, caller, &[&held.grant], path, Some(number), "unchanged");
+        return Ok(shown(secret));
+    }
+    let row = write_row(app, work, secret, |secret| match alias {
+        VersionSelector::Current => {
+            activate(secret, version);
+            Ok(())
+        }
+        VersionSelector::Pending if version == secret.current_version => {
+            Err(Failure::Invalid("version: it is current, and cannot be pending too".to_owned()))
+        }
+        VersionSelector::Pending => {
+            secret.pending_version = Some(version);
+            Ok(())
+        }
+        VersionSelector::Alias(alias) => point(secret, alias.clone(), version),
+        VersionSelector::Previous | VersionSelector::Number(_) => refuse_unsettable(alias),
+    })
+    .await?;
+    work.changed(path);
+    work.record(app, caller, &[&held.grant], path, Some(number), "ok");
+    Ok(shown(&row))
+}
+
+/// Removes a free alias, or `pending`.
+pub async fn remove_alias(
+    app: &App,
+    caller: &Caller,
+    path: &SecretPath,
+    alias: &VersionSelector,
+    precondition: Precondition,
+) -> Result<Pointers, Failure> {
+    let outcome = async {
+        let mut work = Work::begin(app).await?;
+        let outcome = remove_alias_in(app, caller, &mut work, path, alias, precondition).await;
+        work.finish(app, caller, outcome).await
+    };
+    audited(app, caller, Action::Write, path.to_string(), outcome.await).await
+}
+
+/// [`remove_alias`] in a transaction.
+pub async fn remove_alias_in(
+    app: &App,
+    caller: &Caller,
+    work: &mut Work,
+    path: &SecretPath,
+    alias: &VersionSelector,
+    precondition: Precondition,
+) -> Result<Pointers, Halt> {
+    refuse_unsettable(alias)?;
+    if *alias == VersionSelector::Current {
+        return Err(Failure::Invalid("alias: `current` moves, and is never removed".to_owned()).into());
+    }
+    let held = work.hold(app, caller, path, Action::Write).await?;
+    let secret = held.existing()?;
+    if secret.deleted {
+        return Err(Failure::Deleted.into());
+    }
+    precondition.check(held.rules.existing_project()?.settings(), Some(secret))?;
+    let version = pointed(secret, alias).map(unsigned).ok_or(Failure::NotFound)?;
+    let row = write_row(app, work, secret, |secret| {
+        match alias {
+            VersionSelector::Alias(alias) => {
+                secret.aliases.remove(alias);
+            }
+            _ => secret.pending_version = None,
+        }
+        Ok(())
+    })
+    .await?;
+    work.changed(path);
+    work.record(app, caller, &[&held.grant], path, Some(version), "ok");
+    Ok(shown(&row))
+}
+
+fn refuse_unsettable(alias: &VersionSelector) -> Result<(), Failure> {
+    match alias {
+        VersionSelector::Previous => Err(Failure::Invalid(
+            "alias: `previous` moves by itself when `current` moves; point `current` at it to go back".to_owned(),
+        )),
+        VersionSelector::Number(_) => Err(Failure::Invalid("alias: a number is no alias".to_owned())),
+        VersionSelector::Current | VersionSelector::Pending | VersionSelector::Alias(_) => Ok(()),
+    }
+}

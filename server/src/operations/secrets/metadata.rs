@@ -1,0 +1,152 @@
+//! What is known of a secret beside its value.
+
+use super::{
+    change::write_row,
+    checked, granted, leave_event,
+    pointers::{is_expired, shown},
+    resource, unsigned,
+    work::{Halt, Work},
+};
+use crate::{
+    app::{App, Caller},
+    failure::Failure,
+    operations::{authorization::rules, change::audited},
+};
+use strongroom_api::metadata::{Metadata, PatchMetadata};
+use strongroom_core::{Action, Labels, SecretPath};
+use strongroom_store::{SecretRow, find_secret, forget_expiry};
+use time::{OffsetDateTime, UtcOffset};
+
+/// Most versions that can be kept of a secret.
+pub const MAX_KEPT: u32 = 10_000;
+
+/// A secret's metadata.
+pub async fn metadata(app: &App, caller: &Caller, path: &SecretPath) -> Result<Metadata, Failure> {
+    let outcome = try_metadata(app, caller, path).await;
+    audited(app, caller, Action::Describe, path.to_string(), outcome).await
+}
+
+async fn try_metadata(app: &App, caller: &Caller, path: &SecretPath) -> Result<Metadata, Failure> {
+    let mut connection = app.store.reader().await?;
+    let rules = rules(app, &mut connection, caller, Some(&path.project())).await?;
+    let secret = checked(app, &rules, find_secret(&mut connection, path).await?)?;
+    drop(connection);
+    let grant = granted(app, caller, &rules, Action::Describe, resource(path, secret.as_deref(), None)).await?;
+    let secret = secret.ok_or(Failure::NotFound)?;
+    leave_event(app, caller, Action::Describe, path.to_string(), None, grant.policies().to_vec()).await?;
+    Ok(written(&secret, app.clock.now()))
+}
+
+/// Changes metadata. Labels and owner feed policies, so changing one is authorised as a grant, beside `write`; lifting deletion protection needs `purge`.
+pub async fn patch_metadata(
+    app: &App,
+    caller: &Caller,
+    path: &SecretPath,
+    patch: &PatchMetadata,
+    if_revision: Option<u64>,
+) -> Result<Metadata, Failure> {
+    let outcome = async {
+        let mut work = Work::begin(app).await?;
+        let outcome = patch_metadata_in(app, caller, &mut work, path, patch, if_revision).await;
+        work.finish(app, caller, outcome).await
+    };
+    audited(app, caller, Action::Write, path.to_string(), outcome.await).await
+}
+
+/// [`patch_metadata`] in a transaction.
+pub async fn patch_metadata_in(
+    app: &App,
+    caller: &Caller,
+    work: &mut Work,
+    path: &SecretPath,
+    patch: &PatchMetadata,
+    if_revision: Option<u64>,
+) -> Result<Metadata, Halt> {
+    let keep_versions = patch.keep_versions.map(|kept| kept.map(kept_versions).transpose()).transpose()?;
+    let held = work.hold(app, caller, path, Action::Write).await?;
+    let mut further = Vec::new();
+    if !patch.labels.is_empty() || patch.owner.is_some() {
+        further.push(held.demand_of_project(app, caller, Action::ManageGrants)?);
+    }
+    if patch.deletion_protected == Some(false) {
+        further.push(held.demand(app, caller, Action::Purge)?);
+    }
+    let secret = held.existing()?;
+    if if_revision.is_some_and(|revision| revision != unsigned(secret.revision)) {
+        return Err(Failure::RevisionConflict.into());
+    }
+    let now = app.clock.now();
+    let row = write_row(app, work, secret, |row| {
+        if !patch.labels.is_empty() {
+            row.labels = merged(&row.labels, patch)?;
+        }
+        if let Some(owner) = &patch.owner {
+            row.owner.clone_from(owner);
+        }
+        if let Some(expires_at) = patch.expires_at {
+            row.expires_at = expires_at.map(stored_time);
+        }
+        if let Some(kept) = keep_versions {
+            row.keep_versions = kept;
+        }
+        if let Some(protected) = patch.deletion_protected {
+            row.deletion_protected = protected;
+        }
+        Ok(())
+    })
+    .await?;
+    if row.expires_at != secret.expires_at {
+        forget_expiry(work.connection(), row.id).await?;
+        work.expires(row.expires_at);
+    }
+    if is_expired(&row, now) != is_expired(secret, now) {
+        work.changed(path);
+    }
+    let grants: Vec<_> = [&held.grant].into_iter().chain(&further).collect();
+    work.record(app, caller, &grants, path, None, "ok");
+    Ok(written(&row, now))
+}
+
+/// A time as the database holds it: UTC, in microseconds. A row's MAC would not fit what comes back otherwise.
+pub fn stored_time(at: OffsetDateTime) -> OffsetDateTime {
+    let at = at.to_offset(UtcOffset::UTC);
+    at.replace_microsecond(at.microsecond()).expect("a microsecond taken from a time is in range")
+}
+
+/// A number of versions to keep.
+pub fn kept_versions(kept: u32) -> Result<i32, Failure> {
+    let in_range = (1..=MAX_KEPT).contains(&kept);
+    i32::try_from(kept)
+        .ok()
+        .filter(|_| in_range)
+        .ok_or_else(|| Failure::Invalid(format!("keep_versions: 1 to {MAX_KEPT}")))
+}
+
+fn merged(labels: &Labels, patch: &PatchMetadata) -> Result<Labels, Failure> {
+    let mut merged = labels.as_map().clone();
+    for (key, value) in &patch.labels {
+        match value {
+            Some(value) => merged.insert(key.clone(), value.clone()),
+            None => merged.remove(key),
+        };
+    }
+    Labels::new(merged).map_err(|error| Failure::Invalid(format!("labels: {error}")))
+}
+
+fn written(secret: &SecretRow, now: OffsetDateTime) -> Metadata {
+    Metadata {
+        path: secret.path.clone(),
+        labels: secret.labels.clone(),
+        owner: secret.owner.clone(),
+        expires_at: secret.expires_at,
+        expired: is_expired(secret, now),
+        keep_versions: secret.keep_versions.and_then(|kept| u32::try_from(kept).ok()),
+        deletion_protected: secret.deletion_protected,
+        deleted: secret.deleted,
+        pointers: shown(secret),
+        latest: unsigned(secret.latest_version),
+        revision: unsigned(secret.revision),
+        created_at: secret.created_at,
+        updated_at: secret.updated_at,
+    }
+}

@@ -1,0 +1,95 @@
+//! A new version made of the current one's fields and new ones.
+
+use super::{
+    checked_version,
+    put::{Put, check_reason, put_onto},
+    sealed, unsigned,
+    work::{Halt, Held, Work},
+};
+use crate::{
+    app::{App, Caller},
+    failure::Failure,
+    operations::{change::audited, secrets::precondition::Precondition},
+};
+use std::collections::BTreeMap;
+use strongroom_api::secrets::PutResult;
+use strongroom_core::{Action, FieldName, Payload, SecretBytes, SecretPath};
+use strongroom_crypto::{Maintenance, VersionNames};
+use strongroom_store::read_version;
+
+/// Fields to set, or with `None` to remove.
+pub type Changes = BTreeMap<FieldName, Option<SecretBytes>>;
+
+/// Puts a version made of the current one's fields and `changes`. It needs `write` only: the current value is opened, and nothing of it is told.
+pub async fn patch(
+    app: &App,
+    caller: &Caller,
+    path: &SecretPath,
+    changes: Changes,
+    reason: Option<String>,
+    precondition: Precondition,
+) -> Result<PutResult, Failure> {
+    let outcome = async {
+        let mut work = Work::begin(app).await?;
+        let outcome = patch_in(app, caller, &mut work, path, changes, reason, precondition, true).await;
+        work.finish(app, caller, outcome).await
+    };
+    audited(app, caller, Action::Write, path.to_string(), outcome.await).await
+}
+
+/// [`patch`] in a transaction. The secret's row is locked, so that of two patches at once the second is made of what the first left.
+#[expect(clippy::too_many_arguments, reason = "what a patch is made of, and where")]
+pub async fn patch_in(
+    app: &App,
+    caller: &Caller,
+    work: &mut Work,
+    path: &SecretPath,
+    changes: Changes,
+    reason: Option<String>,
+    precondition: Precondition,
+    activate: bool,
+) -> Result<PutResult, Halt> {
+    check_reason(reason.as_deref())?;
+    let held = work.hold(app, caller, path, Action::Write).await?;
+    let secret = held.existing()?;
+    if secret.deleted {
+        return Err(Failure::Deleted.into());
+    }
+    precondition.check(held.rules.existing_project()?.settings(), Some(secret))?;
+    let payload = merged(current_fields(app, work, &held).await?, changes)?;
+    let put = Put { reason, precondition, activate, ..Put::new(&payload) };
+    put_onto(app, caller, work, held, put).await
+}
+
+fn merged(mut fields: BTreeMap<FieldName, SecretBytes>, changes: Changes) -> Result<Payload, Failure> {
+    for (name, value) in changes {
+        match value {
+            Some(value) => fields.insert(name, value),
+            None => fields.remove(&name),
+        };
+    }
+    Payload::fields(fields).map_err(|error| Failure::Invalid(format!("the patched secret: {error}")))
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "whoever writes fields need not read the others, and is told nothing of them"
+)]
+async fn current_fields(app: &App, work: &mut Work, held: &Held) -> Result<BTreeMap<FieldName, SecretBytes>, Halt> {
+    let secret = held.existing()?;
+    let missing = || Failure::Integrity(format!("the current version of {} is missing", secret.id));
+    let row = read_version(work.connection(), secret.id, secret.current_version).await?.ok_or_else(missing)?;
+    let row = checked_version(app, &held.rules, secret, row)?;
+    let key = held.rules.existing_project()?.key(row.project_key_generation)?;
+    let names = VersionNames { secret: row.secret, version: unsigned(row.version), media_type: &row.media_type };
+    let value = app
+        .keyring()
+        .open_for_maintenance(key, &names, &sealed(&row), &Maintenance::assume())
+        .map_err(|error| Failure::Integrity(error.to_string()))?;
+    match Payload::decode(&row.media_type, value).map_err(|error| Failure::Integrity(error.to_string()))? {
+        Payload::Fields(fields) => Ok(fields),
+        Payload::Raw { .. } => {
+            Err(Failure::Invalid("fields: the secret holds raw bytes, which have none; put it whole".to_owned()).into())
+        }
+    }
+}
