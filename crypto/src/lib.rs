@@ -10,6 +10,7 @@
 //! inside `ring`, which live as long as the keyring, and what the operating system keeps of pages.
 
 mod capability;
+mod idempotency;
 mod key;
 mod keyring;
 mod mac;
@@ -28,6 +29,7 @@ mod value;
 mod wrapped;
 
 pub use capability::{Maintenance, System};
+pub use idempotency::RequestHash;
 pub use keyring::{Keyring, KeyringError, KeyringMac, ProjectKey};
 pub use mac::{KeyedHash, Purpose};
 pub use manifest::Entries;

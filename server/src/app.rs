@@ -2,7 +2,7 @@
 
 use crate::{
     access::AccessCache, activity::Activity, audit::AuditWriter, cluster::Reviewers, failure::Failure,
-    instance::Instance, keys::Keys, metrics as names, serve::Deadlines, watchers::Watchers,
+    instance::Instance, keys::Keys, metrics as names, once::Once, serve::Deadlines, watchers::Watchers,
 };
 use std::{net::IpAddr, sync::Arc};
 use strongroom_core::{Action, AuditEvent, Clock, Decision, Identity, MacRow, RoleName, Unverified, Verified};
@@ -81,6 +81,8 @@ pub struct Caller {
     pub expires_at: OffsetDateTime,
     /// The request.
     pub origin: Origin,
+    /// What makes a write happen once however often it is sent, where the request carries a key for that.
+    pub once: Option<Arc<Once>>,
 }
 
 impl App {

@@ -53,6 +53,12 @@ pub enum Failure {
     /// The project demands a precondition of every write, and there is none.
     #[error("a precondition is required")]
     PreconditionRequired,
+    /// The first request with this idempotency key is still running.
+    #[error("the first request with this key is still running")]
+    InProgress,
+    /// The idempotency key stood for another request.
+    #[error("the idempotency key was used for another request")]
+    KeyReused,
     /// Something of this name exists.
     #[error("{0} exists already")]
     Conflict(Conflict),
@@ -98,6 +104,8 @@ impl Failure {
             Self::FieldNotFound => ErrorCode::FieldNotFound,
             Self::VersionConflict => ErrorCode::VersionConflict,
             Self::PreconditionRequired => ErrorCode::PreconditionRequired,
+            Self::InProgress => ErrorCode::IdempotencyInProgress,
+            Self::KeyReused => ErrorCode::IdempotencyKeyReused,
             Self::Conflict(_) => ErrorCode::AlreadyExists,
             Self::Invalid(_) => ErrorCode::UnprocessableContent,
             Self::BadPolicy(_) => ErrorCode::BadPolicy,

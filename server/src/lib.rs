@@ -15,6 +15,7 @@ pub mod init;
 pub mod instance;
 pub mod keys;
 pub mod metrics;
+pub mod once;
 pub mod operations;
 pub mod process;
 mod quoting;

@@ -10,6 +10,7 @@ use crate::{
     instance::{check_existing, open_or_create},
     keys::Keys,
     metrics,
+    once::keep_pruning,
     operations::expiry,
     serve::{serve, tls},
     settings::Settings,
@@ -37,6 +38,7 @@ pub struct Server {
     serving: JoinHandle<()>,
     listening: JoinHandle<()>,
     flushing: JoinHandle<()>,
+    pruning: JoinHandle<()>,
     app: Arc<App>,
     expiring: JoinHandle<()>,
     background: Background,
@@ -130,10 +132,14 @@ impl Server {
             let app = app.clone();
             tokio::spawn(async move { app.activity.keep_flushing(&app.store).await })
         };
+        let pruning = {
+            let app = app.clone();
+            tokio::spawn(async move { keep_pruning(&app).await })
+        };
         let router = http::router(app.clone());
         let serving = tokio::spawn(serve(listener, tls, router, settings.connections, settings.deadlines, stopped));
         tracing::info!(%address, instance = settings.instance, "serving");
-        Ok(Self { address, stop, serving, listening, flushing, app, expiring, background })
+        Ok(Self { address, stop, serving, listening, flushing, pruning, app, expiring, background })
     }
 
     /// Where it listens.
@@ -150,6 +156,8 @@ impl Server {
         let _ = self.expiring.await;
         self.flushing.abort();
         let _ = self.flushing.await;
+        self.pruning.abort();
+        let _ = self.pruning.await;
         if let Err(failure) = self.app.activity.flush(&self.app.store).await {
             tracing::warn!(%failure, "when secrets were last read could not be written down");
         }

@@ -9,6 +9,7 @@ mod audit;
 mod clusters;
 mod error;
 mod grants;
+mod idempotency;
 mod instance;
 mod keyring;
 mod manifests;
@@ -27,6 +28,7 @@ pub use audit::{AuditRow, EventWriter, insert_events};
 pub use clusters::{ClusterRow, RetiredNameRow, clusters, delete_cluster, insert_cluster, retire_name, retired_names};
 pub use error::{Conflict, StoreError};
 pub use grants::{GrantRow, delete_grant, grants_of, insert_grant};
+pub use idempotency::{AnswerRow, delete_answer, find_answer, insert_answer, prune_answers, try_lock_answer};
 pub use instance::{
     InstanceKind, InstanceRow, claimed_instance, insert_instance, instance, is_migrated, lock_instance, update_instance,
 };

@@ -6,6 +6,7 @@ mod body;
 mod caller;
 mod guard;
 mod health;
+mod idempotency;
 mod list;
 mod login;
 mod metadata;
@@ -88,6 +89,7 @@ pub fn router(app: Arc<App>) -> Router {
         .method_not_allowed_fallback(problem::no_such_method)
         .with_state(app.clone())
         // The order matters: what is written last runs first.
+        .layer(from_fn_with_state(app.clone(), idempotency::note_key))
         .layer(from_fn_with_state(app.clone(), guard::detach))
         .layer(from_fn(guard::check_url))
         .layer(from_fn_with_state(app, guard::identify))

@@ -37,6 +37,8 @@ impl Refusal {
             | Failure::FieldNotFound
             | Failure::VersionConflict
             | Failure::PreconditionRequired
+            | Failure::InProgress
+            | Failure::KeyReused
             | Failure::OutcomeUnknown
             | Failure::AuditUnavailable => None,
             Failure::Conflict(conflict) => Some(format!("{conflict} exists already")),
@@ -67,7 +69,7 @@ impl IntoResponse for Refusal {
             ErrorCode::Unauthenticated => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
-            ErrorCode::Unavailable | ErrorCode::AuditUnavailable => {
+            ErrorCode::Unavailable | ErrorCode::AuditUnavailable | ErrorCode::IdempotencyInProgress => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             }
             _ => {}

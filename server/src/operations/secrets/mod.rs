@@ -7,6 +7,7 @@ mod destroy;
 mod generate;
 mod list;
 mod metadata;
+mod once;
 mod patch;
 mod place;
 mod pointers;
