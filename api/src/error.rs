@@ -67,6 +67,7 @@ codes! {
     VersionConflict = "version_conflict", 412, "The secret's current version is not the one the request was made for.", "Read it again and decide anew.";
     PreconditionRequired = "precondition_required", 428, "The project demands that every write says which version it is made for.", "Send `if-match: \"<current version>\"`, or `if-none-match: *` for a new secret.";
     BodyTooLarge = "body_too_large", 413, "The body is larger than allowed.", "A payload is at most 1 MiB.";
+    AnswerTooLarge = "answer_too_large", 413, "The values asked for in one request are together larger than 8 MiB.", "Ask for the rest in another request.";
     UnsupportedMediaType = "unsupported_media_type", 415, "The body's content type is not application/json.", "Send JSON with `content-type: application/json`.";
     BadPolicy = "bad_policy", 422, "The policy does not parse, does not fit the schema, or reaches outside its project.", "See `detail` for the position.";
     UnprocessableContent = "unprocessable_content", 422, "The body is well-formed but says something that cannot be.", "See `detail`.";

@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod agent;
+pub mod batch;
 mod error;
 pub mod generate;
 pub mod login;

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use strongroom_api::{
     ErrorCode,
     access::{NewCluster, NewGrant, NewProject, PatchProject, Policy, Role},
+    batch::{ReadBatch, WriteBatch},
     generate::Generate,
     login::Login,
     metadata::{Copy, Destroy, Move, PatchMetadata, Purge, PutAlias, Rename},
@@ -55,6 +56,8 @@ limits! {
     Copy => 4,
     Move => 4,
     PatchProject => 4 patch,
+    ReadBatch => 128,
+    WriteBatch => 12288,
     Watch => 192,
     NewProject => 4,
     NewCluster => 128,

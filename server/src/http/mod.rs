@@ -2,6 +2,7 @@
 
 mod access;
 mod answer;
+mod batch;
 mod body;
 mod caller;
 mod guard;
@@ -43,6 +44,8 @@ pub const ROUTES: &[(&str, &[&str])] = &[
     (routes::SECRET_MOVE, &["POST"]),
     (routes::SECRET_GENERATE, &["POST"]),
     (routes::SECRETS, &["GET"]),
+    (routes::SECRETS_READ, &["POST"]),
+    (routes::SECRETS_WRITE, &["POST"]),
     (routes::WATCH, &["POST"]),
     (routes::PROJECTS, &["GET", "POST"]),
     (routes::PROJECT, &["GET", "PATCH"]),
@@ -75,6 +78,8 @@ pub fn router(app: Arc<App>) -> Router {
         .route(routes::SECRET_MOVE, post(metadata::move_to))
         .route(routes::SECRET_GENERATE, post(secrets::generate))
         .route(routes::SECRETS, get(list::list))
+        .route(routes::SECRETS_READ, post(batch::read))
+        .route(routes::SECRETS_WRITE, post(batch::write))
         .route(routes::WATCH, post(watch::watch))
         .route(routes::PROJECTS, get(access::projects).post(access::create_project))
         .route(routes::PROJECT, get(access::project).patch(access::patch_project))

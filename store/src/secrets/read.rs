@@ -136,6 +136,23 @@ pub async fn find_secret(
     row.map(RawSecret::unverified).transpose()
 }
 
+/// The secrets of these paths that are there, in no order.
+pub async fn secrets_at(
+    connection: &mut Connection,
+    paths: &[String],
+) -> Result<Vec<Unverified<SecretRow>>, StoreError> {
+    let rows = sqlx::query_as!(
+        RawSecret,
+        "SELECT id, project_id, path, state, latest_version, current_version, previous_version, created_at, updated_at, pending_version, aliases, labels,
+                owner, expires_at, deletion_protected, keep_versions, oldest_version, revision, mac_generation, mac_layout, mac
+         FROM secrets WHERE path = ANY($1)",
+        paths
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter().map(RawSecret::unverified).collect()
+}
+
 /// A secret's row, locked until the end of the transaction.
 pub async fn lock_secret(
     connection: &mut Connection,

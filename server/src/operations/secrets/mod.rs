@@ -1,6 +1,8 @@
 //! Secrets: one file an operation. What they share stands here.
 
 mod alias;
+mod batch_read;
+mod batch_write;
 mod change;
 mod delete;
 mod destroy;
@@ -18,6 +20,8 @@ mod versions;
 mod work;
 
 pub use alias::{point_alias, point_alias_in, remove_alias, remove_alias_in};
+pub use batch_read::read_batch;
+pub use batch_write::write_batch;
 pub use delete::{delete, delete_in, undelete, undelete_in};
 pub use destroy::{destroy, destroy_in, purge, purge_in};
 pub use generate::{generate, generate_in, made};

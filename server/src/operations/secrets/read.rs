@@ -106,7 +106,8 @@ async fn try_read(
     Ok(ReadOutcome::Released(ReadSecret { version: version_number, created_at: version.created_at, payload }))
 }
 
-fn one_field(payload: Payload, name: &FieldName) -> Result<Payload, Failure> {
+/// One field of a payload, alone.
+pub(super) fn one_field(payload: Payload, name: &FieldName) -> Result<Payload, Failure> {
     match payload {
         Payload::Fields(mut fields) => match fields.remove(name) {
             Some(value) => Ok(Payload::Fields([(name.clone(), value)].into())),
