@@ -7,6 +7,8 @@ use crate::{
 };
 use http::{HeaderValue, Method, StatusCode, header};
 use strongroom_api::{
+    Problem,
+    batch::{Operation, ReadBatch, ReadResult, ReadResults, WriteBatch, WriteResult, WriteResults},
     routes,
     secrets::{PutResult, PutSecret, SecretList, SecretValue, SecretVersions},
 };
@@ -70,7 +72,7 @@ impl Client {
         if answer.status == StatusCode::NOT_MODIFIED { Ok(None) } else { released(reference, &answer).map(Some) }
     }
 
-    /// Puts a new version. With `if_version` it may be repeated after a lost answer: a conflict then says that the first try was carried out.
+    /// Puts a new version, once: where the answer is lost it is asked for again, under an idempotency key.
     pub async fn put(&self, path: &SecretPath, payload: Payload, options: PutOptions) -> Result<PutResult, Error> {
         let expected = payload_size(&payload);
         let call = Call::new(Method::PUT, routes::SECRET)
@@ -81,12 +83,36 @@ impl Client {
             Some(0) => call.header(header::IF_NONE_MATCH, HeaderValue::from_static("*")),
             Some(version) => call.header(header::IF_MATCH, tag(version)),
         };
-        self.call(call).await?.json()
+        self.write(call).await?.json()
+    }
+
+    /// Reads up to 100 references in one request; one result for each, in their order. All values together have at most 8 MiB: those after are refused.
+    pub async fn read_batch(&self, references: &[Reference]) -> Result<Vec<Result<Versioned, Problem>>, Error> {
+        let batch = ReadBatch { references: references.to_vec() };
+        let call = Call::new(Method::POST, routes::SECRETS_READ).json(&batch, 64 * references.len())?.large_answer();
+        let results = self.call(call).await?.json::<ReadResults>()?.results;
+        if results.len() != references.len() {
+            return Err(Error::protocol("it has not one result for each reference"));
+        }
+        let pairs = references.iter().zip(results);
+        pairs
+            .map(|(reference, result)| match result {
+                ReadResult::Value(value) => versioned(reference, value).map(Ok),
+                ReadResult::Problem(problem) => Ok(Err(problem)),
+            })
+            .collect()
+    }
+
+    /// Does up to 100 writes in one transaction, all or nothing; one result for each, in their order. Where one fails, the error's detail begins with its
+    /// place, as in `operations[3]`.
+    pub async fn write_batch(&self, operations: Vec<Operation>) -> Result<Vec<WriteResult>, Error> {
+        let call = Call::new(Method::POST, routes::SECRETS_WRITE).json(&WriteBatch { operations }, 64 * 1024)?;
+        Ok(self.write(call).await?.json::<WriteResults>()?.results)
     }
 
     /// Deletes a secret; its versions stay and a new put brings it back.
     pub async fn delete(&self, path: &SecretPath) -> Result<(), Error> {
-        self.call(Call::new(Method::DELETE, routes::SECRET).query("path", path.as_str())).await.map(drop)
+        self.write(Call::new(Method::DELETE, routes::SECRET).query("path", path.as_str())).await.map(drop)
     }
 
     /// One page of the secrets in a folder and below that the caller may list. The next page starts at the last one's `next_cursor`.
@@ -143,7 +169,10 @@ fn read_call(reference: &Reference) -> Call {
 }
 
 fn released(reference: &Reference, answer: &Answer) -> Result<Versioned, Error> {
-    let value: SecretValue = answer.json()?;
+    versioned(reference, answer.json()?)
+}
+
+fn versioned(reference: &Reference, value: SecretValue) -> Result<Versioned, Error> {
     if value.path != reference.path {
         return Err(Error::protocol("it is about another secret"));
     }

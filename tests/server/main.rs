@@ -4,9 +4,11 @@
 mod access;
 mod audit;
 mod backends;
+mod batch;
 mod characters;
 mod documents;
 mod forbids;
+mod idempotency;
 mod leaks;
 mod limits;
 mod lists;

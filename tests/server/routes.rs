@@ -21,6 +21,10 @@ fn well_formed(server: &TestServer, method: &str, route: &str) -> (&'static str,
         ("GET" | "DELETE", routes::SECRET) | ("GET", routes::SECRET_VERSIONS) => ("?path=shop/db", None),
         ("PUT", routes::SECRET) => ("?path=shop/db", Some(json!({"fields": {"a": "2"}}))),
         ("GET", routes::SECRETS) => ("?folder=shop/", None),
+        ("POST", routes::SECRETS_READ) => ("", Some(json!({"references": ["shop/db"]}))),
+        ("POST", routes::SECRETS_WRITE) => {
+            ("", Some(json!({"operations": [{"put": {"path": "shop/db", "body": {"fields": {"a": "2"}}}}]})))
+        }
         ("POST", routes::WATCH) => ("", Some(json!({"secrets": [{"path": "shop/db", "held": 0}]}))),
         ("POST", routes::PROJECTS) => ("", Some(json!({"name": "mine"}))),
         ("POST", routes::CLUSTERS) => (
@@ -57,6 +61,8 @@ fn for_a_stranger(method: &str, route: &str) -> u16 {
     match (method, route) {
         // It says who the stranger is; it shows no project; it never has an event.
         ("GET", routes::SESSION | routes::PROJECTS) | ("POST", routes::WATCH) => 200,
+        // A result for each reference: all are refused.
+        ("POST", routes::SECRETS_READ) => 200,
         _ => 403,
     }
 }

@@ -6,6 +6,7 @@
 //! What it is not: a mock of anything.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod cut;
 mod database;
 mod logs;
 mod raw;
@@ -13,6 +14,7 @@ mod rows;
 mod server;
 mod words;
 
+pub use cut::Cut;
 pub use database::{Sql, TestDatabase, empty_database};
 pub use logs::logged;
 pub use raw::{Answer, Raw};
