@@ -22,17 +22,25 @@ pub(crate) struct Version {
     pub(crate) number: u64,
     /// When the server made it, in microseconds since 1970.
     pub(crate) created_at: i64,
+    /// The secret's revision when it was read: a server that was set back has a lower one, somebody who went back to an earlier version has made a higher.
+    #[serde(default)]
+    pub(crate) revision: u64,
 }
 
 impl Version {
     pub(crate) fn of(secret: &Versioned) -> Self {
         let micros = secret.created_at.unix_timestamp_nanos() / 1_000;
-        Self { number: secret.version, created_at: i64::try_from(micros).expect("years of four digits fit") }
+        Self {
+            number: secret.version,
+            created_at: i64::try_from(micros).expect("years of four digits fit"),
+            revision: secret.revision,
+        }
     }
 
-    /// Whether this one came before `other`. A lower number that was made later did not: it is a new version in a database that was set back.
+    /// Whether this one came before `other`. A lower number that was made later did not: it is a new version in a database that was set back. Neither did one
+    /// at a higher revision of its secret: somebody went back to it.
     pub(crate) fn is_older_than(self, other: Self) -> bool {
-        self.number < other.number && self.created_at <= other.created_at
+        self.number < other.number && self.created_at <= other.created_at && self.revision <= other.revision
     }
 }
 
@@ -75,12 +83,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn older_is_what_has_a_lower_number_and_was_not_made_later() {
-        let held = Version { number: 7, created_at: 700 };
+    fn older_is_what_has_a_lower_number_and_was_not_made_later_nor_gone_back_to() {
+        let held = Version { number: 7, created_at: 700, revision: 9 };
         for (number, created_at, older) in
             [(6, 600, true), (6, 700, true), (6, 701, false), (7, 700, false), (7, 600, false), (8, 600, false)]
         {
-            assert_eq!(Version { number, created_at }.is_older_than(held), older, "{number} {created_at}");
+            let version = Version { number, created_at, revision: 9 };
+            assert_eq!(version.is_older_than(held), older, "{number} {created_at}");
+            assert!(!Version { revision: 10, ..version }.is_older_than(held));
         }
     }
 }

@@ -260,6 +260,24 @@ async fn an_older_version_never_replaces_a_newer_one_not_even_after_a_restart() 
 }
 
 #[tokio::test]
+async fn an_older_version_that_somebody_went_back_to_replaces_a_newer_one() {
+    let server = FakeServer::start().await;
+    let put = |version: u64, revision: u64, text: &str| {
+        let members = json!({ "fields": both(text), "revision": revision });
+        server.state().secrets.insert("p/db".to_owned(), (version, members));
+    };
+    put(5, 7, "five");
+    let pod = Pod::two_fields(&server);
+    let running = pod.run(settings());
+    pod.shows("five").await;
+    eventually("it watches", || !server.state().watchers.is_empty()).await;
+    put(3, 8, "three");
+    announce(&server, &[("p/db", 3)]);
+    pod.shows("three").await;
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn a_new_version_of_a_restored_server_is_taken_although_its_number_is_lower_or_the_same() {
     for (number, announced) in [(6, true), (7, true), (6, false), (7, false)] {
         let server = FakeServer::start().await;

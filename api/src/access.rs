@@ -1,6 +1,6 @@
 //! Projects, clusters, roles, grants and policies on the wire.
 
-use crate::nullable;
+use crate::Update;
 use serde::{Deserialize, Serialize};
 use strongroom_core::{Action, ClusterId, GrantId, ProjectId, ProjectName, Scope};
 use time::OffsetDateTime;
@@ -65,8 +65,8 @@ pub struct PatchProject {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expiry_notice_seconds: Option<u32>,
     /// Most secrets it may hold; null: any number. Those that are there stay.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "nullable::present")]
-    pub max_secrets: Option<Option<u32>>,
+    #[serde(default, skip_serializing_if = "Update::is_keep")]
+    pub max_secrets: Update<u32>,
 }
 
 /// How a cluster's tokens are checked.

@@ -10,13 +10,14 @@ mod error;
 pub mod generate;
 pub mod login;
 pub mod metadata;
-mod nullable;
 mod secret_text;
 pub mod secrets;
+mod update;
 pub mod watch;
 
 pub use error::{ErrorCode, Problem};
 pub use secret_text::SecretText;
+pub use update::Update;
 
 /// Paths of the API. Secret paths are query parameters, so that no proxy or router can read them differently.
 pub mod routes {

@@ -1,6 +1,6 @@
 //! What is known of a secret beside its value, and where secrets go: metadata, aliases, states of versions, renaming, copying.
 
-use crate::nullable;
+use crate::{Update, update};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use strongroom_core::{AliasName, Labels, Owner, SecretPath};
@@ -67,14 +67,14 @@ pub struct PatchMetadata {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, Option<String>>,
     /// Who answers for it. Needs `manage-grants` too: policies see owners.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "nullable::present")]
-    pub owner: Option<Option<Owner>>,
+    #[serde(default, skip_serializing_if = "Update::is_keep")]
+    pub owner: Update<Owner>,
     /// When it stops being readable.
-    #[serde(default, skip_serializing_if = "Option::is_none", with = "nullable::time")]
-    pub expires_at: Option<Option<OffsetDateTime>>,
+    #[serde(default, skip_serializing_if = "Update::is_keep", with = "update::time")]
+    pub expires_at: Update<OffsetDateTime>,
     /// Most versions kept, 1 to 10,000; null: the project's number. What is beyond it goes with the next put.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "nullable::present")]
-    pub keep_versions: Option<Option<u32>>,
+    #[serde(default, skip_serializing_if = "Update::is_keep")]
+    pub keep_versions: Update<u32>,
     /// Whether it is protected from deletion. Lifting needs `purge` too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_protected: Option<bool>,
@@ -189,12 +189,9 @@ mod tests {
     fn in_a_patch_what_is_left_out_differs_from_null() {
         let patch = |text: &str| serde_json::from_str::<PatchMetadata>(text).unwrap();
         let none = patch("{}");
-        assert_eq!(
-            (none.owner, none.expires_at, none.keep_versions, none.deletion_protected),
-            (None, None, None, None)
-        );
+        assert!(none.owner.is_keep() && none.expires_at.is_keep() && none.keep_versions.is_keep());
         let null = patch(r#"{"owner":null,"expires_at":null,"keep_versions":null}"#);
-        assert_eq!((null.owner, null.expires_at, null.keep_versions), (Some(None), Some(None), Some(None)));
+        assert_eq!((null.owner, null.expires_at, null.keep_versions), (Update::Clear, Update::Clear, Update::Clear));
         let set =
             r#"{"labels":{"a":"1","b":null},"owner":"team:a","expires_at":"2030-01-01T00:00:00Z","keep_versions":3}"#;
         assert_eq!(serde_json::to_string(&patch(set)).unwrap(), set);

@@ -1,9 +1,9 @@
 //! Secrets on the wire.
 
 use crate::{
-    SecretText,
+    SecretText, Update,
     generate::{is_yes, yes},
-    nullable,
+    update,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use serde::{Deserialize, Deserializer, Serialize, de};
@@ -93,15 +93,15 @@ pub struct PutSecret {
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub activate: bool,
     /// When the secret stops being readable; null: never. Left out, it stays as it is, but that an expired secret is readable again, without an expiry.
-    #[serde(default, skip_serializing_if = "Option::is_none", with = "nullable::time")]
-    pub expires_at: Option<Option<OffsetDateTime>>,
+    #[serde(default, skip_serializing_if = "Update::is_keep", with = "update::time")]
+    pub expires_at: Update<OffsetDateTime>,
 }
 
 impl PutSecret {
     /// The body that puts `payload`.
     pub fn new(payload: Payload, reason: Option<String>) -> Self {
         let PayloadBody { fields, raw, media_type } = PayloadBody::expose_payload(payload);
-        Self { fields, raw, media_type, reason, activate: true, expires_at: None }
+        Self { fields, raw, media_type, reason, activate: true, expires_at: Update::Keep }
     }
 
     /// The payload that a request carries; it is taken out.
@@ -146,6 +146,10 @@ pub struct SecretValue {
     pub path: SecretPath,
     /// Which version it is.
     pub version: u64,
+    /// Counts the changes of the secret, where its aliases point among them: a lower version at a higher revision is one that somebody went back to. 0 where
+    /// the server does not say.
+    #[serde(default)]
+    pub revision: u64,
     /// When that version was made.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
@@ -162,9 +166,15 @@ pub struct SecretValue {
 
 impl SecretValue {
     /// The body that releases a payload.
-    pub fn expose_payload(path: SecretPath, version: u64, created_at: OffsetDateTime, payload: Payload) -> Self {
+    pub fn expose_payload(
+        path: SecretPath,
+        version: u64,
+        revision: u64,
+        created_at: OffsetDateTime,
+        payload: Payload,
+    ) -> Self {
         let PayloadBody { fields, raw, media_type } = PayloadBody::expose_payload(payload);
-        Self { path, version, created_at, fields, raw, media_type }
+        Self { path, version, revision, created_at, fields, raw, media_type }
     }
 
     /// The payload that an answer carries.

@@ -99,7 +99,8 @@ fn fields(reference: &Reference, secret: &Versioned, reveal: bool) -> Result<(),
 }
 
 fn whole(reference: Reference, secret: Versioned) -> Result<(), Failure> {
-    let value = SecretValue::expose_payload(reference.path, secret.version, secret.created_at, secret.payload);
+    let value =
+        SecretValue::expose_payload(reference.path, secret.version, secret.revision, secret.created_at, secret.payload);
     let mut text = Vec::with_capacity(4096);
     serde_json::to_writer_pretty(&mut text, &value).map_err(|error| Failure::new(Exit::Failed, error))?;
     text.push(b'\n');

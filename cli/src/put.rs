@@ -67,22 +67,28 @@ pub(crate) async fn run(
     let payload = payload(&arguments)?;
     let if_version = if arguments.create_only { Some(0) } else { arguments.if_version };
     let create_only = arguments.create_only;
-    let result =
-        connection.client.put(&path, payload, PutOptions { if_version, reason: arguments.reason }).await.map_err(
-            |error| {
-                let exists = create_only && error.kind() == ErrorKind::Conflict;
-                let failure = Failure::from(error);
-                if exists {
-                    failure.instead(
-                        format_args!("{path} exists already"),
-                        "Leave out --create-only to put a new version of it, or choose another path.",
-                    )
-                } else {
-                    failure
-                }
-            },
-        )?;
-    printer.result(&format!("{} is now version {}", result.path, result.version), &result)
+    let result = connection
+        .client
+        .put(&path, payload, PutOptions { if_version, reason: arguments.reason, ..PutOptions::default() })
+        .await
+        .map_err(|error| {
+            let exists = create_only && error.kind() == ErrorKind::Conflict;
+            let failure = Failure::from(error);
+            if exists {
+                failure.instead(
+                    format_args!("{path} exists already"),
+                    "Leave out --create-only to put a new version of it, or choose another path.",
+                )
+            } else {
+                failure
+            }
+        })?;
+    let text = if result.unchanged {
+        format!("{} has this value already: version {}", result.path, result.version)
+    } else {
+        format!("{} is now version {}", result.path, result.version)
+    };
+    printer.result(&text, &result)
 }
 
 fn payload(arguments: &Arguments) -> Result<Payload, Failure> {

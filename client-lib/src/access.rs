@@ -4,7 +4,9 @@ use crate::{client::Client, error::Error, transport::Call};
 use http::Method;
 use serde::{Serialize, de::DeserializeOwned};
 use strongroom_api::{
-    access::{Cluster, Grant, Items, NewCluster, NewGrant, NewProject, Policy, Project, Role},
+    access::{
+        Cluster, Grant, Items, NewCluster, NewGrant, NewProject, PatchProject, Policy, Project, ProjectInfo, Role,
+    },
     routes,
 };
 use strongroom_core::{GrantId, ProjectName};
@@ -18,6 +20,17 @@ impl Client {
     /// The projects the caller has a part in.
     pub async fn projects(&self) -> Result<Vec<Project>, Error> {
         self.items(Call::new(Method::GET, routes::PROJECTS)).await
+    }
+
+    /// A project and what it demands of its secrets.
+    pub async fn project(&self, name: &ProjectName) -> Result<ProjectInfo, Error> {
+        self.call(Call::new(Method::GET, routes::PROJECT).query("name", name.as_str())).await?.json()
+    }
+
+    /// Changes what a project demands of its secrets; what the patch leaves out stays.
+    pub async fn patch_project(&self, name: &ProjectName, patch: &PatchProject) -> Result<ProjectInfo, Error> {
+        let call = Call::new(Method::PATCH, routes::PROJECT).query("name", name.as_str());
+        self.call(call.json(patch, 512)?).await?.json()
     }
 
     /// Registers a cluster.

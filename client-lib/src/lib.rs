@@ -23,10 +23,13 @@
 //! internal buffers copied is not.
 
 mod access;
+mod batch;
 mod builder;
 mod client;
 mod error;
+mod metadata;
 mod retry;
+mod search;
 mod secrets;
 mod session;
 mod sse;
@@ -38,5 +41,6 @@ pub use builder::{Builder, Credential};
 pub use client::Client;
 pub use error::{Error, ErrorKind};
 pub use retry::{Backoff, retry};
-pub use secrets::{PutOptions, Search, Versioned};
+pub use search::Search;
+pub use secrets::{PutOptions, Versioned};
 pub use watch::{SILENCE_LIMIT, WatchEvent, WatchStream};

@@ -1,25 +1,28 @@
-//! Secrets: read, put, delete, list.
+//! Secrets: read, put, patch, generate, delete, list.
 
 use crate::{
     client::Client,
-    error::Error,
+    error::{Error, ErrorKind},
     transport::{Answer, Call},
 };
 use http::{HeaderValue, Method, StatusCode, header};
+use std::collections::BTreeMap;
 use strongroom_api::{
-    Problem,
-    batch::{Operation, ReadBatch, ReadResult, ReadResults, WriteBatch, WriteResult, WriteResults},
+    SecretText, Update,
+    generate::Generate,
     routes,
-    secrets::{PutResult, PutSecret, SecretList, SecretValue, SecretVersions},
+    secrets::{PatchSecret, PutResult, PutSecret, SecretList, SecretValue, SecretVersions},
 };
-use strongroom_core::{FolderPath, Owner, Payload, Reference, SecretPath, VersionSelector};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use strongroom_core::{FieldName, FolderPath, Payload, Reference, SecretBytes, SecretPath, VersionSelector};
+use time::OffsetDateTime;
 
 /// A value and which version it is.
 #[derive(Debug)]
 pub struct Versioned {
     /// The version's number.
     pub version: u64,
+    /// Counts the changes of the secret: a lower version at a higher revision is one that somebody went back to. 0 where the server does not say.
+    pub revision: u64,
     /// When it was made.
     pub created_at: OffsetDateTime,
     /// The value, wiped when dropped.
@@ -33,31 +36,10 @@ pub struct PutOptions {
     pub if_version: Option<u64>,
     /// Why, for people; at most 256 characters. Not for secrets.
     pub reason: Option<String>,
-}
-
-/// What to look for. Everything given narrows; nothing given is everything the caller may list.
-#[derive(Clone, Debug, Default)]
-pub struct Search {
-    /// Only in this folder and below.
-    pub folder: Option<FolderPath>,
-    /// The folder's own secrets and the names of its subfolders, instead of everything below. Not with what asks something of secrets.
-    pub children_only: bool,
-    /// Deleted secrets too, of those that the caller may delete.
-    pub deleted: bool,
-    /// Labels that must be there: `key=value`, or `key` for any value.
-    pub labels: Vec<String>,
-    /// Who must answer for it.
-    pub owner: Option<Owner>,
-    /// What must stand somewhere in the path. The server looks at each path for it.
-    pub name: Option<String>,
-    /// It expires earlier than this.
-    pub expires_before: Option<OffsetDateTime>,
-    /// It last changed earlier than this.
-    pub changed_before: Option<OffsetDateTime>,
-    /// Its value was not released since.
-    pub not_read_since: Option<OffsetDateTime>,
-    /// Most entries of a page; 100 unless set, at most 1,000.
-    pub limit: Option<u32>,
+    /// Put it as `pending`, to be activated later by [`Client::point_alias`]; `current` stays.
+    pub pending: bool,
+    /// When the secret stops being readable. Kept, it stays, but that a secret that has expired is readable again, without an expiry.
+    pub expires_at: Update<OffsetDateTime>,
 }
 
 impl Client {
@@ -68,51 +50,71 @@ impl Client {
 
     /// As [`Client::read`], unless the version selected is `known`: then nothing comes, and the server has not even fetched the value.
     pub async fn read_unless(&self, reference: &Reference, known: u64) -> Result<Option<Versioned>, Error> {
-        let answer = self.call(read_call(reference).header(header::IF_NONE_MATCH, tag(known))).await?;
+        let answer = self.call(read_call(reference).header(header::IF_NONE_MATCH, tag(&known.to_string()))).await?;
         if answer.status == StatusCode::NOT_MODIFIED { Ok(None) } else { released(reference, &answer).map(Some) }
     }
 
     /// Puts a new version, once: where the answer is lost it is asked for again, under an idempotency key.
     pub async fn put(&self, path: &SecretPath, payload: Payload, options: PutOptions) -> Result<PutResult, Error> {
         let expected = payload_size(&payload);
-        let call = Call::new(Method::PUT, routes::SECRET)
-            .query("path", path.as_str())
-            .json(&PutSecret::new(payload, options.reason), expected)?;
-        let call = match options.if_version {
-            None => call,
-            Some(0) => call.header(header::IF_NONE_MATCH, HeaderValue::from_static("*")),
-            Some(version) => call.header(header::IF_MATCH, tag(version)),
+        let body = PutSecret {
+            activate: !options.pending,
+            expires_at: options.expires_at,
+            ..PutSecret::new(payload, options.reason)
         };
-        self.write(call).await?.json()
+        let call = Call::new(Method::PUT, routes::SECRET).query("path", path.as_str()).json(&body, expected)?;
+        self.write(conditional(call, options.if_version)).await?.json()
     }
 
-    /// Reads up to 100 references in one request; one result for each, in their order. All values together have at most 8 MiB: those after are refused.
-    pub async fn read_batch(&self, references: &[Reference]) -> Result<Vec<Result<Versioned, Problem>>, Error> {
-        let batch = ReadBatch { references: references.to_vec() };
-        let call = Call::new(Method::POST, routes::SECRETS_READ).json(&batch, 64 * references.len())?.large_answer();
-        let results = self.call(call).await?.json::<ReadResults>()?.results;
-        if results.len() != references.len() {
-            return Err(Error::protocol("it has not one result for each reference"));
+    /// Puts a new version made of the current one's fields and these; `None` removes a field. The caller needs not be allowed to read the secret.
+    pub async fn patch(
+        &self,
+        path: &SecretPath,
+        fields: BTreeMap<FieldName, Option<SecretBytes>>,
+        if_version: Option<u64>,
+        reason: Option<String>,
+    ) -> Result<PutResult, Error> {
+        let expected = 1024 + fields.values().flatten().map(|value| 2 * value.len() + 64).sum::<usize>();
+        let mut texts = BTreeMap::new();
+        for (name, value) in fields {
+            let text = value.map(|value| SecretText::from_bytes(value).ok_or_else(not_text)).transpose()?;
+            texts.insert(name, text);
         }
-        let pairs = references.iter().zip(results);
-        pairs
-            .map(|(reference, result)| match result {
-                ReadResult::Value(value) => versioned(reference, value).map(Ok),
-                ReadResult::Problem(problem) => Ok(Err(problem)),
-            })
-            .collect()
+        let body = PatchSecret { fields: texts, reason };
+        let call = Call::new(Method::PATCH, routes::SECRET).query("path", path.as_str()).json(&body, expected)?;
+        let call = call.header(header::CONTENT_TYPE, HeaderValue::from_static("application/merge-patch+json"));
+        self.write(conditional(call, if_version)).await?.json()
     }
 
-    /// Does up to 100 writes in one transaction, all or nothing; one result for each, in their order. Where one fails, the error's detail begins with its
-    /// place, as in `operations[3]`.
-    pub async fn write_batch(&self, operations: Vec<Operation>) -> Result<Vec<WriteResult>, Error> {
-        let call = Call::new(Method::POST, routes::SECRETS_WRITE).json(&WriteBatch { operations }, 64 * 1024)?;
-        Ok(self.write(call).await?.json::<WriteResults>()?.results)
+    /// Puts a new version with a value that the server makes; nobody has seen it.
+    pub async fn generate(
+        &self,
+        path: &SecretPath,
+        request: &Generate,
+        if_version: Option<u64>,
+    ) -> Result<PutResult, Error> {
+        let call = Call::new(Method::POST, routes::SECRET_GENERATE).query("path", path.as_str()).json(request, 1024)?;
+        self.write(conditional(call, if_version)).await?.json()
     }
 
     /// Deletes a secret; its versions stay and a new put brings it back.
     pub async fn delete(&self, path: &SecretPath) -> Result<(), Error> {
         self.write(Call::new(Method::DELETE, routes::SECRET).query("path", path.as_str())).await.map(drop)
+    }
+
+    /// Deletes one version. None that an alias other than `previous` points at.
+    pub async fn delete_version(&self, path: &SecretPath, version: u64) -> Result<(), Error> {
+        let call = Call::new(Method::DELETE, routes::SECRET).query("path", path.as_str());
+        self.write(call.query("version", &version.to_string())).await.map(drop)
+    }
+
+    /// Brings a deleted secret back, or one deleted version of it.
+    pub async fn undelete(&self, path: &SecretPath, version: Option<u64>) -> Result<(), Error> {
+        let mut call = Call::new(Method::POST, routes::SECRET_UNDELETE).query("path", path.as_str());
+        if let Some(version) = version {
+            call = call.query("version", &version.to_string());
+        }
+        self.write(call).await.map(drop)
     }
 
     /// One page of the secrets in a folder and below that the caller may list. The next page starts at the last one's `next_cursor`.
@@ -124,36 +126,26 @@ impl Client {
         self.call(call).await?.json()
     }
 
-    /// One page of what the caller may list and the search lets through. The next page starts at the last one's `next_cursor`.
-    pub async fn search(&self, search: &Search, cursor: Option<&str>) -> Result<SecretList, Error> {
-        let mut call = Call::new(Method::GET, routes::SECRETS);
-        let moment = |at: Option<OffsetDateTime>| at.map(|at| at.format(&Rfc3339).unwrap_or_default());
-        let once = [
-            ("folder", search.folder.as_ref().map(FolderPath::to_string)),
-            ("recursive", search.children_only.then(|| "false".to_owned())),
-            ("deleted", search.deleted.then(|| "true".to_owned())),
-            ("owner", search.owner.as_ref().map(Owner::to_string)),
-            ("name", search.name.clone()),
-            ("expires_before", moment(search.expires_before)),
-            ("changed_before", moment(search.changed_before)),
-            ("not_read_since", moment(search.not_read_since)),
-            ("limit", search.limit.map(|limit| limit.to_string())),
-            ("cursor", cursor.map(str::to_owned)),
-        ];
-        for (name, value) in once {
-            if let Some(value) = value {
-                call = call.query(name, &value);
-            }
-        }
-        for label in &search.labels {
-            call = call.query("label", label);
-        }
-        self.call(call).await?.json()
-    }
-
     /// A secret's newest versions, without values.
     pub async fn versions(&self, path: &SecretPath) -> Result<SecretVersions, Error> {
-        self.call(Call::new(Method::GET, routes::SECRET_VERSIONS).query("path", path.as_str())).await?.json()
+        self.versions_before(path, None, None).await
+    }
+
+    /// A page of a secret's versions, the newest first: those below `before`, at most `limit` (100 where nothing is said).
+    pub async fn versions_before(
+        &self,
+        path: &SecretPath,
+        before: Option<u64>,
+        limit: Option<u32>,
+    ) -> Result<SecretVersions, Error> {
+        let mut call = Call::new(Method::GET, routes::SECRET_VERSIONS).query("path", path.as_str());
+        if let Some(before) = before {
+            call = call.query("before", &before.to_string());
+        }
+        if let Some(limit) = limit {
+            call = call.query("limit", &limit.to_string());
+        }
+        self.call(call).await?.json()
     }
 }
 
@@ -172,18 +164,32 @@ fn released(reference: &Reference, answer: &Answer) -> Result<Versioned, Error> 
     versioned(reference, answer.json()?)
 }
 
-fn versioned(reference: &Reference, value: SecretValue) -> Result<Versioned, Error> {
+/// The value of an answer, where it is about what was asked for.
+pub(crate) fn versioned(reference: &Reference, value: SecretValue) -> Result<Versioned, Error> {
     if value.path != reference.path {
         return Err(Error::protocol("it is about another secret"));
     }
-    let (version, created_at) = (value.version, value.created_at);
+    let (version, revision, created_at) = (value.version, value.revision, value.created_at);
     let payload = value.into_payload().map_err(|error| Error::protocol(format_args!("its payload: {error}")))?;
-    Ok(Versioned { version, created_at, payload })
+    Ok(Versioned { version, revision, created_at, payload })
 }
 
-/// A version as a tag.
-fn tag(version: u64) -> HeaderValue {
-    HeaderValue::try_from(format!("\"{version}\"")).expect("digits and quotes are a header value")
+/// Makes a call conditional on the current version; 0: on there being none.
+fn conditional(call: Call, if_version: Option<u64>) -> Call {
+    match if_version {
+        None => call,
+        Some(0) => call.header(header::IF_NONE_MATCH, HeaderValue::from_static("*")),
+        Some(version) => call.header(header::IF_MATCH, tag(&version.to_string())),
+    }
+}
+
+/// An entity tag as a header.
+pub(crate) fn tag(text: &str) -> HeaderValue {
+    HeaderValue::try_from(format!("\"{text}\"")).expect("letters, digits and quotes are a header value")
+}
+
+fn not_text() -> Error {
+    Error::new(ErrorKind::BadArgument, "a field's value is not UTF-8 text; nothing was sent")
 }
 
 /// A bound of the body's usual size, so that its buffer rarely moves.

@@ -179,7 +179,7 @@ async fn a_put_says_what_it_depends_on() {
         let canned = Canned { status: 200, headers: vec![], body };
         server.state().canned.entry(routes::SECRET).or_default().push_back(canned);
         let fields = [(FieldName::parse("x").unwrap(), SecretBytes::from("1".to_owned()))].into();
-        let options = PutOptions { if_version, reason: Some("because".into()) };
+        let options = PutOptions { if_version, reason: Some("because".into()), ..PutOptions::default() };
         let result = client.put(&path("p/a"), Payload::fields(fields).unwrap(), options).await.unwrap();
         assert_eq!(result.version, 8);
         let seen = server.state().requests.last().unwrap().clone();

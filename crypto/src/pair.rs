@@ -19,7 +19,7 @@ use yasna::{DERWriter, construct_der, models::ObjectIdentifier};
 use zeroize::Zeroizing;
 
 /// The public exponent of every RSA key made here.
-const EXPONENT: u64 = 65_537;
+const EXPONENT: u32 = 65_537;
 
 /// A key pair as text.
 #[derive(Debug)]
@@ -135,14 +135,14 @@ fn rsa_der(p: Zeroizing<BoxedUint>, q: Zeroizing<BoxedUint>) -> Option<(Zeroizin
     let public = construct_der(|writer| {
         writer.write_sequence(|writer| {
             integer(writer.next(), &modulus);
-            writer.next().write_i64(EXPONENT as i64);
+            writer.next().write_u32(EXPONENT);
         });
     });
     let private = construct_der(|writer| {
         writer.write_sequence(|writer| {
             writer.next().write_i64(0);
             integer(writer.next(), &modulus);
-            writer.next().write_i64(EXPONENT as i64);
+            writer.next().write_u32(EXPONENT);
             for number in [&d, &p, &q, &of_p, &of_q, &coefficient] {
                 integer(writer.next(), number);
             }

@@ -25,5 +25,5 @@ pub mod settings;
 mod watchers;
 
 pub use serve::Deadlines;
-pub use server::{Server, open_app, open_app_at};
+pub use server::{Background, Server, open_app, open_app_at};
 pub use settings::Settings;

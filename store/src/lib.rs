@@ -54,7 +54,7 @@ pub use secrets::{
     Selector, VersionRow, VersionState, claim_expiries, count_expiries, due_expiries, find_secret, find_version,
     forget_expiry, has_room, insert_secret, insert_version, list_children, list_secrets, lock_secret, lock_version,
     mark_expiry, next_expiry, prune_versions, purge_secret, read_secret, read_version, search_secrets, secrets_at,
-    update_secret, update_version, versions_of, versions_with_values,
+    try_lock_secret, update_secret, update_version, versions_of, versions_with_values,
 };
 pub use tokens::{TokenRow, insert_token, tokens};
 pub use tombstones::{TombstoneRow, delete_tombstones, insert_tombstone, tombstones};

@@ -356,7 +356,7 @@ async fn an_allowed_request_names_the_rule_that_allowed_it_and_a_conflict_the_ve
         (events[0]["policies"].as_str(), events[0]["version"].as_u64()),
         (Some(format!("grant:{}", granted.id).as_str()), Some(1))
     );
-    let stale = PutOptions { if_version: Some(9), reason: None };
+    let stale = PutOptions { if_version: Some(9), reason: None, ..PutOptions::default() };
     let error = server.admin().put(&path("shop/db"), fields(&[("a", "2")]), stale).await.unwrap_err();
     let query = format!("SELECT * FROM audit_events WHERE request_id = '{}'", error.request_id().unwrap());
     let events = sql.rows(&query).await;
@@ -470,7 +470,7 @@ async fn a_blocked_audit_log_is_an_answer_within_seconds_and_not_a_hang() {
 async fn nothing_but_checked_names_stands_in_an_event() {
     let server = shop().await;
     let canary = format!("canary{}", uuid::Uuid::new_v4().simple());
-    let options = PutOptions { if_version: None, reason: Some(canary.clone()) };
+    let options = PutOptions { if_version: None, reason: Some(canary.clone()), ..PutOptions::default() };
     server.admin().put(&path("shop/db"), fields(&[("a", &canary)]), options).await.unwrap();
     let members = vec![format!("user:{canary}")];
     server.admin().put_role(&Role { project: project("shop"), name: "r".to_owned(), members }).await.unwrap();

@@ -50,7 +50,7 @@ async fn neither_log_nor_database_holds_a_value_a_session_or_a_token() {
     let (value, bytes, control) = (secret("value"), secret("bytes"), secret("control"));
     let admin = server.admin();
     server.grant("workload:lab/shop/api", &[Action::Read, Action::Write], "shop/").await;
-    let options = || PutOptions { if_version: None, reason: Some("rotation".to_owned()) };
+    let options = || PutOptions { if_version: None, reason: Some("rotation".to_owned()), ..PutOptions::default() };
     admin.put(&path("shop/db"), fields(&[("password", &value)]), options()).await.unwrap();
     admin.put(&path("shop/db"), fields(&[("password", &value), ("other", &value)]), options()).await.unwrap();
     admin.put(&path("shop/raw"), raw_bytes(bytes.as_bytes()), options()).await.unwrap();
@@ -62,9 +62,13 @@ async fn neither_log_nor_database_holds_a_value_a_session_or_a_token() {
     }
     pod.read(&reference("shop/none")).await.unwrap_err();
     pod.delete(&path("shop/db")).await.unwrap_err();
-    pod.put(&path("shop/db"), fields(&[("password", &value)]), PutOptions { if_version: Some(9), reason: None })
-        .await
-        .unwrap_err();
+    pod.put(
+        &path("shop/db"),
+        fields(&[("password", &value)]),
+        PutOptions { if_version: Some(9), reason: None, ..PutOptions::default() },
+    )
+    .await
+    .unwrap_err();
     // Values where they do not belong: a path, a query, a malformed body, a credential.
     for (method, target, body) in [
         ("GET", format!("/api/v1/secret?path={value}!"), None),

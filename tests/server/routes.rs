@@ -18,7 +18,22 @@ fn well_formed(server: &TestServer, method: &str, route: &str) -> (&'static str,
             "GET",
             routes::SESSION | routes::PROJECTS | routes::CLUSTERS | routes::HEALTHZ | routes::READYZ | routes::METRICS,
         ) => ("", None),
-        ("GET" | "DELETE", routes::SECRET) | ("GET", routes::SECRET_VERSIONS) => ("?path=shop/db", None),
+        ("GET" | "DELETE", routes::SECRET)
+        | ("GET", routes::SECRET_VERSIONS | routes::SECRET_METADATA)
+        | ("POST", routes::SECRET_UNDELETE) => ("?path=shop/db", None),
+        ("PATCH", routes::SECRET) => ("?path=shop/db", Some(json!({"fields": {"a": null}}))),
+        ("PUT", routes::SECRET_ALIAS) => ("?path=shop/db&alias=blue", Some(json!({"version": 1}))),
+        ("DELETE", routes::SECRET_ALIAS) => ("?path=shop/db&alias=blue", None),
+        ("PATCH", routes::SECRET_METADATA) => ("?path=shop/db", Some(json!({"labels": {"a": "b"}}))),
+        ("POST", routes::SECRET_DESTROY) => ("", Some(json!({"path": "shop/db", "versions": [1]}))),
+        ("POST", routes::SECRET_PURGE) => ("", Some(json!({"path": "shop/db"}))),
+        ("POST", routes::SECRET_RENAME | routes::SECRET_COPY) => {
+            ("", Some(json!({"from": "shop/db", "to": "shop/other"})))
+        }
+        ("POST", routes::SECRET_MOVE) => ("", Some(json!({"from": "shop/db", "to": "other/db"}))),
+        ("POST", routes::SECRET_GENERATE) => ("?path=shop/db", Some(json!({"kind": "password"}))),
+        ("GET", routes::PROJECT) => ("?name=shop", None),
+        ("PATCH", routes::PROJECT) => ("?name=shop", Some(json!({"keep_versions": 1}))),
         ("PUT", routes::SECRET) => ("?path=shop/db", Some(json!({"fields": {"a": "2"}}))),
         ("GET", routes::SECRETS) => ("?folder=shop/", None),
         ("POST", routes::SECRETS_READ) => ("", Some(json!({"references": ["shop/db"]}))),

@@ -121,7 +121,13 @@ async fn a_put_for_another_version_is_a_conflict_and_changes_nothing() {
     server.project("shop").await;
     let admin = server.admin();
     let put = async |if_version: Option<u64>, value: &str| {
-        admin.put(&path("shop/db"), fields(&[("a", value)]), PutOptions { if_version, reason: None }).await
+        admin
+            .put(
+                &path("shop/db"),
+                fields(&[("a", value)]),
+                PutOptions { if_version, reason: None, ..PutOptions::default() },
+            )
+            .await
     };
     assert_eq!(put(Some(1), "x").await.unwrap_err().code(), Some(ErrorCode::VersionConflict), "nothing is there yet");
     assert_eq!(put(Some(0), "first").await.unwrap().version, 1);
@@ -183,7 +189,13 @@ async fn of_concurrent_compare_and_sets_one_wins_each_round() {
             let admin = admin.clone();
             async move {
                 let value = format!("{round}-{contender}");
-                patient_put(&admin, "shop/db", &value, PutOptions { if_version: Some(round), reason: None }).await
+                patient_put(
+                    &admin,
+                    "shop/db",
+                    &value,
+                    PutOptions { if_version: Some(round), reason: None, ..PutOptions::default() },
+                )
+                .await
             }
         });
         let outcomes = join_all(puts).await;
@@ -231,10 +243,10 @@ async fn a_deleted_secret_says_so_and_a_put_revives_it_with_the_next_number() {
     }
     assert_eq!(admin.delete(&path("shop/db")).await.unwrap_err().code(), Some(ErrorCode::SecretDeleted));
     assert!(admin.versions(&path("shop/db")).await.unwrap().deleted);
-    let conditional = PutOptions { if_version: Some(2), reason: None };
+    let conditional = PutOptions { if_version: Some(2), reason: None, ..PutOptions::default() };
     let error = admin.put(&path("shop/db"), fields(&[("a", "x")]), conditional).await.unwrap_err();
     assert_eq!(error.code(), Some(ErrorCode::VersionConflict), "a deleted secret has no current version");
-    let absent = PutOptions { if_version: Some(0), reason: None };
+    let absent = PutOptions { if_version: Some(0), reason: None, ..PutOptions::default() };
     assert_eq!(admin.put(&path("shop/db"), fields(&[("a", "three")]), absent).await.unwrap().version, 3);
     assert_eq!(field(&admin.read(&reference("shop/db")).await.unwrap(), "a"), "three");
     assert_eq!(admin.delete(&path("shop/none")).await.unwrap_err().code(), Some(ErrorCode::NotFound));

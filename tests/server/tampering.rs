@@ -86,7 +86,11 @@ impl World {
         for name in ["shop", "other"] {
             server.project(name).await;
             for value in ["old", CANARY] {
-                let value = if name == "shop" { value } else { "elsewhere" };
+                let value = match (name, value) {
+                    ("shop", value) => value,
+                    (_, "old") => "elsewhere-old",
+                    _ => "elsewhere",
+                };
                 admin.put(&path(&format!("{name}/db")), fields(&[("a", value)]), PutOptions::default()).await.unwrap();
             }
         }

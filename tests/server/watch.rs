@@ -1,7 +1,10 @@
 //! Watching: changes come by themselves, soon, and never more than the caller may read.
 
 use std::time::Duration;
-use strongroom_api::watch::{Change, EndReason, Watched};
+use strongroom_api::{
+    metadata::{PutAlias, Rename, Target},
+    watch::{Change, EndReason, Watched},
+};
 use strongroom_client::{Client, PutOptions, WatchEvent, WatchStream};
 use strongroom_core::{Action, Clock as _, Identity, PodIdentity, SystemClock, Workload};
 use strongroom_crypto::Session;
@@ -18,8 +21,10 @@ async fn shop() -> TestServer {
     server
 }
 
+/// Puts a value that was not there before: one that is there already makes no version.
 async fn put(client: &Client, name: &str) -> u64 {
-    client.put(&path(name), fields(&[("a", "value")]), PutOptions::default()).await.unwrap().version
+    let value = Uuid::new_v4().to_string();
+    client.put(&path(name), fields(&[("a", &value)]), PutOptions::default()).await.unwrap().version
 }
 
 fn watched(name: &str, version: Option<&str>, held: u64) -> Watched {
@@ -156,7 +161,9 @@ async fn changes_while_the_listener_had_no_connection_are_announced_when_it_is_b
     sql.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()").await;
     let version = loop {
         // The pool's own connections were cut as well; the client is told to come again.
-        if let Ok(put) = admin.put(&path("shop/db"), fields(&[("a", "value")]), PutOptions::default()).await {
+        if let Ok(put) =
+            admin.put(&path("shop/db"), fields(&[("a", &Uuid::new_v4().to_string())]), PutOptions::default()).await
+        {
             break put.version;
         }
     };
@@ -206,4 +213,40 @@ async fn a_change_made_while_nobody_listened_is_announced_once_somebody_does_aga
     assert_eq!(next(&mut stream).await, change("shop/db", None, version));
     println!("from the put to the event, the listener's connection cut just before: {:?}", started.elapsed());
     assert!(started.elapsed() < Duration::from_secs(10), "well before the stream looks by itself, each minute");
+}
+
+#[tokio::test]
+async fn a_watch_follows_what_its_alias_points_at_and_a_number_as_long_as_it_can_be_read() {
+    let server = shop().await;
+    let admin = server.admin();
+    let (shop_db, at) = (path("shop/db"), |version| PutAlias { version: Target::Number(version), if_version: None });
+    put(&admin, "shop/db").await;
+    put(&admin, "shop/db").await;
+    let entries = vec![
+        watched("shop/db", None, 3),
+        watched("shop/db", Some("pending"), 0),
+        watched("shop/db", Some("blue"), 0),
+        watched("shop/db", Some("1"), 1),
+    ];
+    let mut stream = admin.watch(entries).await.unwrap();
+    admin.point_alias(&shop_db, "blue", &at(2)).await.unwrap();
+    assert_eq!(next(&mut stream).await, change("shop/db", Some("blue"), 2));
+    let pending = PutOptions { pending: true, ..PutOptions::default() };
+    assert_eq!(admin.put(&shop_db, fields(&[("a", "next")]), pending).await.unwrap().version, 4);
+    assert_eq!(next(&mut stream).await, change("shop/db", Some("pending"), 4));
+    admin.point_alias(&shop_db, "current", &at(4)).await.unwrap();
+    assert_eq!(next(&mut stream).await, change("shop/db", None, 4));
+    assert_eq!(next(&mut stream).await, change("shop/db", Some("pending"), 0));
+    admin.point_alias(&shop_db, "current", &at(2)).await.unwrap();
+    assert_eq!(next(&mut stream).await, change("shop/db", None, 2), "an earlier version is a change as well");
+    admin.delete_version(&shop_db, 1).await.unwrap();
+    assert_eq!(next(&mut stream).await, change("shop/db", Some("1"), 0));
+    admin.undelete(&shop_db, Some(1)).await.unwrap();
+    assert_eq!(next(&mut stream).await, change("shop/db", Some("1"), 1));
+    admin.remove_alias(&shop_db, "blue").await.unwrap();
+    assert_eq!(next(&mut stream).await, change("shop/db", Some("blue"), 0));
+    admin.rename(&Rename { from: shop_db.clone(), to: path("shop/db2") }).await.unwrap();
+    let mut found = vec![next(&mut stream).await, next(&mut stream).await];
+    found.sort_by_key(|event| format!("{event:?}"));
+    assert_eq!(found, [change("shop/db", None, 0), change("shop/db", Some("1"), 0)]);
 }

@@ -13,11 +13,16 @@ use std::{
 };
 use strongroom_api::access::{Grant, NewCluster, NewGrant, NewProject, Trust};
 use strongroom_client::{Client, Credential};
-use strongroom_core::{Action, Clock as _, ProjectName, Scope, SecretBytes, SystemClock};
+use strongroom_core::{Action, Clock, ProjectName, Scope, SecretBytes, SystemClock};
 use strongroom_crypto::{Keyring, RootKey};
 use strongroom_local::{Issuer, Pod};
 use strongroom_server::{
-    Deadlines, Server, Settings, app::Origin, init::Init, instance::open_or_create, open_app, operations::claim::claim,
+    Background, Deadlines, Server, Settings,
+    app::{App, Origin},
+    init::Init,
+    instance::open_or_create,
+    open_app, open_app_at,
+    operations::claim::claim,
 };
 use strongroom_store::{InstanceKind, Options, Store};
 use uuid::Uuid;
@@ -134,6 +139,18 @@ impl TestServer {
     pub async fn restart(&mut self) {
         self.stop().await;
         self.running = Some(RunningServer(Server::start(&self.settings).await.unwrap()));
+    }
+
+    /// The same with a clock of the test's. Sessions and tokens end by it too.
+    pub async fn restart_at(&mut self, clock: Arc<dyn Clock>) {
+        self.stop().await;
+        self.running = Some(RunningServer(Server::start_at(&self.settings, clock).await.unwrap()));
+    }
+
+    /// What a server is made of, without its doors and its background work, on the same database: for operations called directly.
+    pub async fn app_at(&self, clock: Arc<dyn Clock>) -> (Arc<App>, Background) {
+        let (_, stopped) = tokio::sync::watch::channel(false);
+        open_app_at(&self.settings, stopped, clock).await.unwrap()
     }
 
     /// Stops it in order.

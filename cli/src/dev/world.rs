@@ -99,7 +99,13 @@ impl World {
 
         let path = SecretPath::parse(SECRET).expect("a well-formed path");
         client.create_project(&NewProject { name: path.project() }).await?;
-        client.put(&path, sample(), PutOptions { if_version: Some(0), reason: Some("a sample".to_owned()) }).await?;
+        client
+            .put(
+                &path,
+                sample(),
+                PutOptions { if_version: Some(0), reason: Some("a sample".to_owned()), ..PutOptions::default() },
+            )
+            .await?;
         let scope = Scope::Secret(path);
         client.create_grant(&NewGrant { principal: WORKLOAD.to_owned(), actions: vec![Action::Read], scope }).await?;
         progress.done("secret", &format!("{SECRET}, for {WORKLOAD}"));

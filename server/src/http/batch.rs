@@ -24,9 +24,13 @@ pub(super) async fn read(
         .await
         .map_err(|failure| Refusal::from_failure(failure, caller.origin))?;
     let results = batch.references.into_iter().zip(results).map(|(reference, result)| match result {
-        Ok(read) => {
-            ReadResult::Value(SecretValue::expose_payload(reference.path, read.version, read.created_at, read.payload))
-        }
+        Ok(read) => ReadResult::Value(SecretValue::expose_payload(
+            reference.path,
+            read.version,
+            read.revision,
+            read.created_at,
+            read.payload,
+        )),
         Err(failure) => ReadResult::Problem(Refusal::from_failure(failure, caller.origin).into_problem()),
     });
     Ok(json(&ReadResults { results: results.collect() }))

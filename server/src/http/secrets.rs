@@ -83,7 +83,7 @@ pub(super) async fn read(
             return Ok(with_tag(StatusCode::NOT_MODIFIED.into_response(), &version.to_string()));
         }
     };
-    let body = SecretValue::expose_payload(which.path, read.version, read.created_at, read.payload);
+    let body = SecretValue::expose_payload(which.path, read.version, read.revision, read.created_at, read.payload);
     Ok(with_tag(json(&body), &read.version.to_string()))
 }
 
@@ -99,7 +99,7 @@ pub(super) async fn put(
     let payload = body.take_payload().map_err(|error| {
         Refusal::new(ErrorCode::UnprocessableContent, Some(error.to_string()), caller.origin.request_id)
     })?;
-    let expires_at = body.expires_at.map(|at| at.map(operations::stored_time));
+    let expires_at = operations::stored_expiry(body.expires_at);
     let put = Put { payload: &payload, reason: body.reason, precondition, activate: body.activate, expires_at };
     tagged(&caller, operations::put(&app, &caller, &path, put).await)
 }
@@ -145,10 +145,8 @@ pub(super) async fn undelete(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
     Parameters(PathAndVersion { path, version }): Parameters<PathAndVersion>,
-    headers: HeaderMap,
 ) -> Result<StatusCode, Refusal> {
-    let precondition = precondition(&headers, caller.origin.request_id)?;
-    none(&caller, operations::undelete(&app, &caller, &path, version, precondition).await)
+    none(&caller, operations::undelete(&app, &caller, &path, version).await)
 }
 
 /// Lists a secret's versions.

@@ -11,8 +11,8 @@ use crate::{
 use std::{sync::Arc, time::Duration};
 use strongroom_core::{Action, AuditEvent, Decision};
 use strongroom_store::{
-    DueExpiry, ExpiryStage, SecretRow, Transaction, claim_expiries, count_expiries, due_expiries, lock_secret,
-    mark_expiry, next_expiry, notify_change,
+    DueExpiry, ExpiryStage, SecretRow, Transaction, claim_expiries, count_expiries, due_expiries, mark_expiry,
+    next_expiry, notify_change, try_lock_secret,
 };
 use tokio::sync::watch::Receiver;
 use uuid::Uuid;
@@ -88,7 +88,8 @@ pub async fn sweep(app: &App) -> Result<Duration, Failure> {
 
 /// The event of one secret, with its mark; none where nothing is due any more.
 async fn tell(app: &App, transaction: &mut Transaction, due: &DueExpiry) -> Result<Option<AuditEvent>, Failure> {
-    let Some(locked) = lock_secret(transaction.connection(), &due.path).await? else { return Ok(None) };
+    // Whoever has it locked may be waiting for another of this transaction's: nobody waits for anybody here, and the next look finds it.
+    let Some(locked) = try_lock_secret(transaction.connection(), &due.path).await? else { return Ok(None) };
     let access = Access::now(app, transaction.connection(), Some(&due.path.project())).await?;
     let Some(project) = access.project else { return Ok(None) };
     let secret = checked_in(app, &project, locked)?;

@@ -130,11 +130,10 @@ fn apply(settings: &mut ProjectSettings, patch: &PatchProject) -> Result<(), Fai
         settings.expiry_notice_seconds =
             i32::try_from(seconds).ok().filter(|seconds| *seconds <= MAX_NOTICE).ok_or_else(invalid)?;
     }
-    if let Some(most) = patch.max_secrets {
-        let invalid = || Failure::Invalid(format!("max_secrets: 1 to {}, or null", i32::MAX));
-        settings.max_secrets =
-            most.map(|most| i32::try_from(most).ok().filter(|most| *most > 0).ok_or_else(invalid)).transpose()?;
-    }
+    let invalid = || Failure::Invalid(format!("max_secrets: 1 to {}, or null", i32::MAX));
+    let most =
+        patch.max_secrets.try_map(|most| i32::try_from(most).ok().filter(|most| *most > 0).ok_or_else(invalid))?;
+    settings.max_secrets = most.applied(settings.max_secrets);
     Ok(())
 }
 

@@ -11,7 +11,7 @@ pub use expiry::{
     next_expiry,
 };
 pub use list::{ListedSecret, PathRange, SecretFilter, list_children, list_secrets, search_secrets};
-pub use read::{Found, Selector, find_secret, lock_secret, read_secret, secrets_at};
+pub use read::{Found, Selector, find_secret, lock_secret, read_secret, secrets_at, try_lock_secret};
 pub use versions::{
     FoundVersion, find_version, insert_version, lock_version, prune_versions, read_version, update_version,
     versions_of, versions_with_values,

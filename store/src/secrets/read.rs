@@ -169,3 +169,20 @@ pub async fn lock_secret(
     .await?;
     row.map(RawSecret::unverified).transpose()
 }
+
+/// A secret's row, locked until the end of the transaction; `None` also where somebody else has locked it.
+pub async fn try_lock_secret(
+    connection: &mut Connection,
+    path: &SecretPath,
+) -> Result<Option<Unverified<SecretRow>>, StoreError> {
+    let row = sqlx::query_as!(
+        RawSecret,
+        "SELECT id, project_id, path, state, latest_version, current_version, previous_version, created_at, updated_at, pending_version, aliases, labels,
+                owner, expires_at, deletion_protected, keep_versions, oldest_version, revision, mac_generation, mac_layout, mac
+         FROM secrets WHERE path = $1 FOR UPDATE SKIP LOCKED",
+        path.as_str()
+    )
+    .fetch_optional(connection)
+    .await?;
+    row.map(RawSecret::unverified).transpose()
+}

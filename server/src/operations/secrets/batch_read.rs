@@ -164,7 +164,12 @@ fn release(app: &App, rules: &Rules, one: Allowed<'_>, found: Option<FoundVersio
         Some(name) => one_field(payload, name)?,
         None => payload,
     };
-    Ok(ReadSecret { version: unsigned(version.version), created_at: version.created_at, payload })
+    Ok(ReadSecret {
+        version: unsigned(version.version),
+        revision: unsigned(one.secret.revision),
+        created_at: version.created_at,
+        payload,
+    })
 }
 
 fn failed(app: &App, caller: &Caller, path: &SecretPath, failure: &Failure) -> AuditEvent {

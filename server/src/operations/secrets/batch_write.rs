@@ -4,7 +4,7 @@ use super::{
     Precondition, Put,
     alias::point_alias_in,
     delete::delete_in,
-    metadata::{patch_metadata_in, stored_time},
+    metadata::{patch_metadata_in, stored_expiry},
     once::run,
     patch::patch_in,
     put::put_in,
@@ -66,7 +66,7 @@ async fn apply(app: &App, caller: &Caller, work: &mut Work, operation: Operation
                 reason: on.body.reason,
                 precondition: precondition(on.if_version),
                 activate: on.body.activate,
-                expires_at: on.body.expires_at.map(|at| at.map(stored_time)),
+                expires_at: stored_expiry(on.body.expires_at),
             };
             WriteResult::Put(put_in(app, caller, work, &on.path, put).await?)
         }

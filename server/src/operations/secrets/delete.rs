@@ -62,9 +62,12 @@ pub async fn delete_in(
                 VersionState::Deleted => return Err(Failure::VersionDeleted.into()),
                 VersionState::Destroyed => return Err(Failure::VersionDestroyed.into()),
             }
-            write_row(app, work, secret, |secret| release(secret, row.version)).await?;
-            let row = VersionRow { state: VersionState::Deleted, ..row.into_inner() };
-            update_version(work.connection(), &app.keyring().mac_row(row)).await?;
+            let after = write_row(app, work, secret, |secret| release(secret, row.version)).await?;
+            // Where only `previous` kept it from being pruned it is gone already.
+            if is_kept(&after, row.version) {
+                let row = VersionRow { state: VersionState::Deleted, ..row.into_inner() };
+                update_version(work.connection(), &app.keyring().mac_row(row)).await?;
+            }
             version
         }
     };
@@ -74,16 +77,8 @@ pub async fn delete_in(
 }
 
 /// Brings a deleted secret back, or one deleted version of a secret that is there.
-pub async fn undelete(
-    app: &App,
-    caller: &Caller,
-    path: &SecretPath,
-    version: Option<u64>,
-    precondition: Precondition,
-) -> Result<(), Failure> {
-    let outcome = async {
-        run(app, caller, async |work| undelete_in(app, caller, work, path, version, precondition).await).await
-    };
+pub async fn undelete(app: &App, caller: &Caller, path: &SecretPath, version: Option<u64>) -> Result<(), Failure> {
+    let outcome = async { run(app, caller, async |work| undelete_in(app, caller, work, path, version).await).await };
     audited(app, caller, Action::Delete, path.to_string(), outcome.await).await
 }
 
@@ -94,11 +89,9 @@ pub async fn undelete_in(
     work: &mut Work,
     path: &SecretPath,
     version: Option<u64>,
-    precondition: Precondition,
 ) -> Result<(), Halt> {
     let held = work.hold(app, caller, path, Action::Delete).await?;
     let secret = held.existing()?;
-    precondition.check_if_given(Some(secret))?;
     let (number, undeleted) = match version {
         None => {
             if secret.deleted {

@@ -4,7 +4,7 @@ use super::{
     change::write_row,
     delete::{existing_version, refuse_protected},
     once::run,
-    pointers::release,
+    pointers::{is_kept, release},
     work::{Halt, Work},
 };
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
 };
 use std::collections::BTreeSet;
 use strongroom_core::{Action, SecretPath};
-use strongroom_store::{VersionRow, VersionState, purge_secret, update_version};
+use strongroom_store::{SecretRow, VersionRow, VersionState, purge_secret, update_version};
 
 /// Most versions destroyed at once.
 const MAX_DESTROYED: usize = 100;
@@ -49,8 +49,11 @@ pub async fn destroy_in(
     }
     let numbers: Vec<i64> = rows.iter().map(|row| row.version).collect();
     if !rows.is_empty() {
-        write_row(app, work, &secret, |secret| numbers.iter().try_for_each(|number| release(secret, *number))).await?;
+        let release_all = |secret: &mut SecretRow| numbers.iter().try_for_each(|number| release(secret, *number));
+        let after = write_row(app, work, &secret, release_all).await?;
         work.bury(app, caller, &mut held, &numbers).await?;
+        // Those that only `previous` kept from being pruned are gone already.
+        rows.retain(|row| is_kept(&after, row.version));
     }
     for row in rows {
         let row =

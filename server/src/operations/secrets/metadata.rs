@@ -13,7 +13,10 @@ use crate::{
     failure::Failure,
     operations::{authorization::rules, change::audited},
 };
-use strongroom_api::metadata::{Metadata, PatchMetadata};
+use strongroom_api::{
+    Update,
+    metadata::{Metadata, PatchMetadata},
+};
 use strongroom_core::{Action, Labels, SecretPath};
 use strongroom_store::{SecretRow, find_secret, forget_expiry};
 use time::{OffsetDateTime, UtcOffset};
@@ -61,10 +64,11 @@ pub async fn patch_metadata_in(
     patch: &PatchMetadata,
     if_revision: Option<u64>,
 ) -> Result<Metadata, Halt> {
-    let keep_versions = patch.keep_versions.map(|kept| kept.map(kept_versions).transpose()).transpose()?;
+    let keep_versions = patch.keep_versions.try_map(kept_versions)?;
+    let expires_at = stored_expiry(patch.expires_at);
     let held = work.hold(app, caller, path, Action::Write).await?;
     let mut further = Vec::new();
-    if !patch.labels.is_empty() || patch.owner.is_some() {
+    if !patch.labels.is_empty() || !patch.owner.is_keep() {
         further.push(held.demand_of_project(app, caller, Action::ManageGrants)?);
     }
     if patch.deletion_protected == Some(false) {
@@ -79,15 +83,9 @@ pub async fn patch_metadata_in(
         if !patch.labels.is_empty() {
             row.labels = merged(&row.labels, patch)?;
         }
-        if let Some(owner) = &patch.owner {
-            row.owner.clone_from(owner);
-        }
-        if let Some(expires_at) = patch.expires_at {
-            row.expires_at = expires_at.map(stored_time);
-        }
-        if let Some(kept) = keep_versions {
-            row.keep_versions = kept;
-        }
+        row.owner = patch.owner.clone().applied(row.owner.take());
+        row.expires_at = expires_at.applied(row.expires_at);
+        row.keep_versions = keep_versions.applied(row.keep_versions);
         if let Some(protected) = patch.deletion_protected {
             row.deletion_protected = protected;
         }
@@ -101,15 +99,23 @@ pub async fn patch_metadata_in(
     if is_expired(&row, now) != is_expired(secret, now) {
         work.changed(path);
     }
-    let grants: Vec<_> = [&held.grant].into_iter().chain(&further).collect();
-    work.record(app, caller, &grants, path, None, "ok");
+    // One event for each right that was needed: who looks for changes of rights must find labels among them.
+    for grant in [&held.grant].into_iter().chain(&further) {
+        work.record(app, caller, &[grant], path, None, "ok");
+    }
     Ok(written(&row, now))
 }
 
-/// A time as the database holds it: UTC, in microseconds. A row's MAC would not fit what comes back otherwise.
-pub fn stored_time(at: OffsetDateTime) -> OffsetDateTime {
-    let at = at.to_offset(UtcOffset::UTC);
-    at.replace_microsecond(at.microsecond()).expect("a microsecond taken from a time is in range")
+/// An expiry as the database holds it: UTC, in microseconds. A row's MAC would not fit what comes back otherwise.
+pub fn stored_expiry(expiry: Update<OffsetDateTime>) -> Update<OffsetDateTime> {
+    match expiry {
+        Update::Set(at) => {
+            let at = at.to_offset(UtcOffset::UTC);
+            let micros = at.microsecond();
+            Update::Set(at.replace_microsecond(micros).expect("a microsecond taken from a time is in range"))
+        }
+        other => other,
+    }
 }
 
 /// A number of versions to keep.

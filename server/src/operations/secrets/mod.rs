@@ -26,7 +26,7 @@ pub use delete::{delete, delete_in, undelete, undelete_in};
 pub use destroy::{destroy, destroy_in, purge, purge_in};
 pub use generate::{generate, generate_in, made};
 pub use list::{ListQuery, MAX_PAGE, list};
-pub use metadata::{MAX_KEPT, kept_versions, metadata, patch_metadata, patch_metadata_in, stored_time};
+pub use metadata::{MAX_KEPT, kept_versions, metadata, patch_metadata, patch_metadata_in, stored_expiry};
 pub use patch::{Changes, patch, patch_in};
 pub use place::{MAX_COPIED, copy, copy_in, move_in, move_to, rename, rename_in};
 pub(super) use pointers::{is_expired, pointed};

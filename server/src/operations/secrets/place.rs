@@ -38,7 +38,8 @@ pub async fn rename_in(app: &App, caller: &Caller, work: &mut Work, rename: &Ren
     if rename.from.project() != rename.to.project() {
         return Err(Failure::Invalid("to: it is in another project; move the secret instead".to_owned()).into());
     }
-    let (from, to) = hold_both(app, caller, work, (&rename.from, Action::Delete), (&rename.to, Action::Write)).await?;
+    let (mut from, mut to) =
+        hold_both(app, caller, work, (&rename.from, Action::Delete), (&rename.to, Action::Write)).await?;
     let managed = from.demand_of_project(app, caller, Action::ManageGrants)?;
     let secret = from.existing()?;
     if secret.deleted {
@@ -50,6 +51,9 @@ pub async fn rename_in(app: &App, caller: &Caller, work: &mut Work, rename: &Ren
         Ok(())
     })
     .await?;
+    // Another's put at the target may have made this wait.
+    from.confirm(app, caller, work.connection()).await?;
+    to.confirm(app, caller, work.connection()).await?;
     let version = unsigned(row.current_version);
     for (held, path) in [(&from, &rename.from), (&to, &rename.to)] {
         work.changed(path);
@@ -168,7 +172,7 @@ fn target_row(
     row.deletion_protected = source.deletion_protected;
     if metadata {
         row.labels = source.labels.clone();
-        row.owner = source.owner.clone();
+        row.owner.clone_from(&source.owner);
     }
     if versions == CopiedVersions::All {
         row.latest_version = source.latest_version;
@@ -202,10 +206,13 @@ async fn live_versions(app: &App, work: &mut Work, from: &Held, source: &SecretR
         }
         if last {
             numbers.reverse();
-            debug_assert!(
-                pinned(source).iter().all(|pinned| numbers.contains(pinned)),
-                "aliases point at live versions"
-            );
+            if let Some(missing) = pinned(source).into_iter().find(|pinned| !numbers.contains(pinned)) {
+                return Err(Failure::Integrity(format!(
+                    "version {missing} of {}, which an alias points at, is missing",
+                    source.id
+                ))
+                .into());
+            }
             return Ok(numbers);
         }
     }

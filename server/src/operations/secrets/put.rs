@@ -15,7 +15,7 @@ use crate::{
     failure::Failure,
     operations::{authorization::right_to, change::audited},
 };
-use strongroom_api::secrets::PutResult;
+use strongroom_api::{Update, secrets::PutResult};
 use strongroom_core::{Action, Payload, SecretId, SecretPath};
 use strongroom_crypto::{VersionNames, same_value};
 use strongroom_store::{
@@ -38,14 +38,14 @@ pub struct Put<'a> {
     pub precondition: Precondition,
     /// Whether it becomes current, or pending.
     pub activate: bool,
-    /// When the secret stops being readable; `Some(None)` for never. With `None` it stays, but that a secret that has expired is readable again.
-    pub expires_at: Option<Option<OffsetDateTime>>,
+    /// When the secret stops being readable. Kept, it stays, but that a secret that has expired is readable again, without an expiry.
+    pub expires_at: Update<OffsetDateTime>,
 }
 
 impl<'a> Put<'a> {
     /// A put that makes this value current.
     pub fn new(payload: &'a Payload) -> Self {
-        Self { payload, reason: None, precondition: Precondition::None, activate: true, expires_at: None }
+        Self { payload, reason: None, precondition: Precondition::None, activate: true, expires_at: Update::Keep }
     }
 }
 
@@ -81,7 +81,7 @@ pub async fn put_in(
         return Err(Failure::Deleted.into());
     }
     if put.activate
-        && put.expires_at.is_none()
+        && put.expires_at.is_keep()
         && !secret.deleted
         && !is_expired(secret, app.clock.now())
         && let Some(unchanged) = unchanged(app, caller, work, &held, put.payload).await?
@@ -103,11 +103,8 @@ pub(super) async fn put_onto(
     let settings = held.rules.existing_project()?.settings().clone();
     let now = app.clock.now();
     let version = secret.latest_version + 1;
-    let expires_at = match put.expires_at {
-        Some(expires_at) => expires_at,
-        None if put.activate && is_expired(&secret, now) => None,
-        None => secret.expires_at,
-    };
+    let lasting = secret.expires_at.filter(|_| !(put.activate && is_expired(&secret, now)));
+    let expires_at = put.expires_at.applied(lasting);
     let row = write_row(app, work, &secret, |row| {
         row.latest_version = version;
         if put.activate {
@@ -143,7 +140,7 @@ pub(super) async fn create(
         return Err(Failure::Invalid(message.to_owned()).into());
     }
     let mut row = SecretRow::new(SecretId(Uuid::now_v7()), project.id(), held.path.clone(), app.clock.now());
-    row.expires_at = put.expires_at.flatten();
+    row.expires_at = put.expires_at.applied(None);
     if insert(app, caller, work, held, row.clone()).await? {
         work.expires(row.expires_at);
         Ok(Some((row.id, 1)))

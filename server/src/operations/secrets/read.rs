@@ -19,6 +19,8 @@ use time::OffsetDateTime;
 pub struct ReadSecret {
     /// Which version it is.
     pub version: u64,
+    /// The secret's revision.
+    pub revision: u64,
     /// When that was made.
     pub created_at: OffsetDateTime,
     /// The value, or the one field asked for.
@@ -103,7 +105,12 @@ async fn try_read(
     };
     leave_event(app, caller, Action::Read, path.to_string(), number, policies).await?;
     app.activity.note_read(secret.id, app.clock.now());
-    Ok(ReadOutcome::Released(ReadSecret { version: version_number, created_at: version.created_at, payload }))
+    Ok(ReadOutcome::Released(ReadSecret {
+        version: version_number,
+        revision: unsigned(secret.revision),
+        created_at: version.created_at,
+        payload,
+    }))
 }
 
 /// One field of a payload, alone.
