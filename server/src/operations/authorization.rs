@@ -177,12 +177,12 @@ impl Outlook {
 
     /// Whether the caller may do it to a secret of this path, whatever its labels and owner; `None` where the engine must be asked.
     pub fn decides(&self, path: &SecretPath) -> Option<bool> {
-        both(self.whole.decides(path), self.narrowed.as_ref().map(|narrowed| narrowed.decides(path)))
+        self.both(|reach| reach.decides(path))
     }
 
     /// The same for a folder.
     pub fn decides_folder(&self, folder: &FolderPath) -> Option<bool> {
-        both(self.whole.decides_folder(folder), self.narrowed.as_ref().map(|narrowed| narrowed.decides_folder(folder)))
+        self.both(|reach| reach.decides_folder(folder))
     }
 
     /// Where in a folder it can at most be done.
@@ -190,15 +190,15 @@ impl Outlook {
         // A narrowed session must be allowed twice, so that either bounds it; the narrowed reach is the smaller.
         self.narrowed.as_ref().unwrap_or(&self.whole).within(folder)
     }
-}
 
-/// What two decisions that must both allow come to.
-fn both(one: Option<bool>, other: Option<Option<bool>>) -> Option<bool> {
-    match (one, other) {
-        (one, None) => one,
-        (Some(false), _) | (_, Some(Some(false))) => Some(false),
-        (Some(true), Some(Some(true))) => Some(true),
-        _ => None,
+    /// What the decisions that must all allow come to.
+    fn both(&self, decide: impl Fn(&Reach) -> Option<bool>) -> Option<bool> {
+        let whole = decide(&self.whole);
+        match self.narrowed.as_ref().map(decide) {
+            None => whole,
+            Some(narrowed) if whole == Some(false) || narrowed == Some(false) => Some(false),
+            Some(narrowed) => whole.and(narrowed),
+        }
     }
 }
 

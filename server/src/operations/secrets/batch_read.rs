@@ -14,7 +14,7 @@ use crate::{
         change::{audited, decision_after},
     },
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use strongroom_api::batch::{MAX_BATCH, MAX_BATCH_BYTES};
 use strongroom_core::{Action, AuditEvent, Decision, Payload, ProjectName, Reference, SecretId, SecretPath, Verified};
 use strongroom_policy::Grant;
@@ -65,7 +65,8 @@ async fn try_read_batch(
     let (mut events, mut results, mut read) = (Vec::new(), Vec::new(), Vec::<SecretId>::new());
     for decision in decisions {
         results.push(match decision {
-            Err((failure, event)) => {
+            Err(refusal) => {
+                let (failure, event) = *refusal;
                 events.push(event);
                 Err(failure)
             }
@@ -85,7 +86,9 @@ async fn try_read_batch(
     }
     app.audit.commit_all(events).await?;
     let now = app.clock.now();
-    read.into_iter().for_each(|secret| app.activity.note_read(secret, now));
+    for secret in read {
+        app.activity.note_read(secret, now);
+    }
     Ok(results)
 }
 
@@ -97,12 +100,10 @@ async fn look_up(
 ) -> Result<(BTreeMap<ProjectName, Rules>, BTreeMap<SecretPath, Verified<SecretRow>>), Failure> {
     let mut connection = app.store.reader().await?;
     let mut by_project = BTreeMap::new();
-    for reference in references {
-        let project = reference.path.project();
-        if !by_project.contains_key(&project) {
-            let rules = rules(app, &mut connection, caller, Some(&project)).await?;
-            by_project.insert(project, rules);
-        }
+    let projects: BTreeSet<_> = references.iter().map(|reference| reference.path.project()).collect();
+    for project in projects {
+        let rules = rules(app, &mut connection, caller, Some(&project)).await?;
+        by_project.insert(project, rules);
     }
     let paths: Vec<_> = references.iter().map(|reference| reference.path.to_string()).collect();
     let mut secrets = BTreeMap::new();
@@ -123,7 +124,7 @@ fn decide_one<'a>(
     rules: &Rules,
     reference: &'a Reference,
     secret: Option<&'a Verified<SecretRow>>,
-) -> Result<Allowed<'a>, (Failure, AuditEvent)> {
+) -> Result<Allowed<'a>, Box<(Failure, AuditEvent)>> {
     let path = &reference.path;
     let secret: Option<&SecretRow> = secret.map(|secret| &**secret);
     // A number below 1 was never given out.
@@ -132,7 +133,7 @@ fn decide_one<'a>(
         decide(app, caller, rules, Action::Read, resource(path, secret, version.map(unsigned))).map_err(|denied| {
             let mut event = failed(app, caller, path, &Failure::Denied);
             event.policies = denied.policies;
-            (Failure::Denied, event)
+            Box::new((Failure::Denied, event))
         })?;
     let failure = match (secret, version) {
         (Some(secret), _) if secret.deleted => Failure::Deleted,
@@ -143,7 +144,7 @@ fn decide_one<'a>(
         _ => Failure::NotFound,
     };
     let event = failed(app, caller, path, &failure);
-    Err((failure, event))
+    Err(Box::new((failure, event)))
 }
 
 /// Opens one value.

@@ -56,24 +56,20 @@ pub async fn list(app: &App, caller: &Caller, query: &ListQuery) -> Result<Secre
 async fn try_list(app: &App, caller: &Caller, query: &ListQuery) -> Result<SecretList, Failure> {
     check(query)?;
     let mut page = Page { app, caller, query, entries: Vec::new(), scanned: 0, more: false };
-    let policies = match &query.folder {
-        Some(folder) => {
-            let rules = rules_for(app, caller, folder).await?;
-            let outlook = Outlook::new(app, caller, &rules, Action::List);
-            page.look_through(&rules, &outlook, folder).await?;
-            // Nothing from the start to the end: an empty folder is for those who may list the folder. Of a search's outcome nothing can be told either way.
-            let alone = query.after.is_none() && !query.filter.is_some();
-            if page.entries.is_empty() && (alone || outlook.within(folder).is_empty()) {
-                granted(app, caller, &rules, Action::List, Resource::Folder(folder)).await?.policies().to_vec()
-            } else {
-                Vec::new()
-            }
+    let mut policies = Vec::new();
+    if let Some(folder) = &query.folder {
+        let rules = rules_for(app, caller, folder).await?;
+        let outlook = Outlook::new(app, caller, &rules, Action::List);
+        page.look_through(&rules, &outlook, folder).await?;
+        // Nothing from the start to the end: an empty folder is for those who may list the folder. Of a search's outcome nothing can be told either way.
+        let alone = query.after.is_none() && !query.filter.is_some();
+        if page.entries.is_empty() && (alone || outlook.within(folder).is_empty()) {
+            let grant = granted(app, caller, &rules, Action::List, Resource::Folder(folder)).await?;
+            policies = grant.policies().to_vec();
         }
-        None => {
-            page.look_everywhere().await?;
-            Vec::new()
-        }
-    };
+    } else {
+        page.look_everywhere().await?;
+    }
     let list = page.finish();
     leave_event(app, caller, Action::List, name(query), None, policies).await?;
     Ok(list)
@@ -92,13 +88,12 @@ fn check(query: &ListQuery) -> Result<(), Failure> {
         );
     }
     let lies_within = match (&query.after, &query.folder) {
-        (None, _) => true,
         (Some(Scope::Folder(_)), _) if !query.children_only => false,
         (Some(after), Some(folder)) => {
             let after = after.to_string();
             after.starts_with(folder.as_str()) && after != folder.as_str()
         }
-        (Some(_), None) => true,
+        (None, _) | (Some(_), None) => true,
     };
     if lies_within { Ok(()) } else { invalid("cursor: it is of another folder") }
 }
@@ -184,24 +179,21 @@ impl Page<'_> {
                 self.scanned += 1;
                 let sight = Sight { app: self.app, caller: self.caller, rules, outlook };
                 let subfolder = if self.query.children_only { subfolder_of(folder, &row) } else { None };
-                place = Some(match subfolder {
-                    Some(subfolder) => {
-                        match self.sees_into(&sight, &subfolder, &row).await? {
-                            Some(true) => self.entries.push(Entry::Folder(subfolder.clone())),
-                            Some(false) => {}
-                            None => {
-                                self.more = true;
-                                return Ok(());
-                            }
+                place = Some(if let Some(subfolder) = subfolder {
+                    match self.sees_into(&sight, &subfolder, &row).await? {
+                        Some(true) => self.entries.push(Entry::Folder(subfolder.clone())),
+                        Some(false) => {}
+                        None => {
+                            self.more = true;
+                            return Ok(());
                         }
-                        Scope::Folder(subfolder)
                     }
-                    None => {
-                        if sight.sees(&row) {
-                            self.entries.push(Entry::Secret(Box::new(entry(&row, last_read_at))));
-                        }
-                        Scope::Secret(row.path.clone())
+                    Scope::Folder(subfolder)
+                } else {
+                    if sight.sees(&row) {
+                        self.entries.push(Entry::Secret(Box::new(entry(&row, last_read_at))));
                     }
+                    Scope::Secret(row.path.clone())
                 });
             }
             ranges = match place {
