@@ -4,7 +4,7 @@
 
 mod method;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use method::{Directory, Running, prepare_instance, report, resident};
 use std::{collections::BTreeMap, fs};
 use strongroom_api::{
@@ -123,7 +123,7 @@ async fn fill(admin: &Client, settings: &std::path::Path) -> Result<()> {
         admin.create_project(&NewProject { name: ProjectName::parse(name)? }).await?;
     }
     let settings = Settings::load(settings)?;
-    let url = settings.database_url.expose_str()?;
+    let url = settings.database_url.expose_str().context("the URL is text")?;
     let store = Store::connect(url, &Options::default())?;
     let root = RootKey::from_file(&settings.root_key)?;
     let keyring = open_or_create(&store, &root, "bench", InstanceKind::Dev, &SystemClock).await?.keyring;
