@@ -89,6 +89,9 @@ async fn a_folder_lists_its_own_secrets_and_each_subfolder_once() {
     }
 }
 
+/// Whether a secret may be listed.
+type Sees<'a> = &'a dyn Fn(&SecretRow) -> bool;
+
 /// A world of 120 secrets in 30 folders with grants, label policies and forbids; which of it a pod may list is known without the engine.
 #[tokio::test]
 async fn lists_show_exactly_what_may_be_listed_whatever_the_rules_are_made_of() {
@@ -106,7 +109,6 @@ async fn lists_show_exactly_what_may_be_listed_whatever_the_rules_are_made_of() 
     insert(&server, rows.clone()).await;
     let gold = |row: &SecretRow| row.labels.texts().any(|label| label == "tier=gold");
     let under = |row: &SecretRow, place: &str| row.path.as_str().starts_with(place);
-    type Sees<'a> = &'a dyn Fn(&SecretRow) -> bool;
     let granted = |row: &SecretRow| {
         under(row, "shop/o1/i2/") || ["shop/o3/i0/s003", "shop/o1", "shop/o2/i3/s020"].contains(&row.path.as_str())
     };
