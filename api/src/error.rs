@@ -63,13 +63,16 @@ codes! {
     VersionInUse = "version_in_use", 409, "The version is one that an alias points at.", "Activate another version or move the alias; to be rid of the current version, delete the secret, and purge it.";
     ProjectFull = "project_full", 409, "The project holds as many secrets as it may.", "Purge secrets that nobody needs, or raise the project's `max_secrets`.";
     RevisionConflict = "revision_conflict", 412, "The metadata's revision is not the one the request was made for.", "Read the metadata again and decide anew.";
+    IdempotencyInProgress = "idempotency_in_progress", 409, "The first request with this idempotency key is still running.", "Try again after `retry-after`: then its answer is there.";
     VersionConflict = "version_conflict", 412, "The secret's current version is not the one the request was made for.", "Read it again and decide anew.";
     PreconditionRequired = "precondition_required", 428, "The project demands that every write says which version it is made for.", "Send `if-match: \"<current version>\"`, or `if-none-match: *` for a new secret.";
     BodyTooLarge = "body_too_large", 413, "The body is larger than allowed.", "A payload is at most 1 MiB.";
+    AnswerTooLarge = "answer_too_large", 413, "The values asked for in one request are together larger than 8 MiB.", "Ask for the rest in another request.";
     UnsupportedMediaType = "unsupported_media_type", 415, "The body's content type is not application/json.", "Send JSON with `content-type: application/json`.";
     BadPolicy = "bad_policy", 422, "The policy does not parse, does not fit the schema, or reaches outside its project.", "See `detail` for the position.";
     UnprocessableContent = "unprocessable_content", 422, "The body is well-formed but says something that cannot be.", "See `detail`.";
-    OutcomeUnknown = "outcome_unknown", 500, "The write was sent and its outcome is not known: it may have happened.", "Look at what is there before you try again.";
+    IdempotencyKeyReused = "idempotency_key_reused", 422, "The idempotency key was used for another request.", "Use a new key for each request, and the same only to send the very same again.";
+    OutcomeUnknown = "outcome_unknown", 500, "The write was sent and its outcome is not known: it may have happened.", "Look at what is there before you try again, or send the very same again with the same `idempotency-key`.";
     Internal = "internal", 500, "The server failed.", "Look for the request id in the server's log.";
     Integrity = "integrity", 500, "A stored row is not what Strongroom wrote: it was changed, or the wrong key is in use.", "Look for the request id in the server's log; treat the database as tampered with.";
     Unavailable = "unavailable", 503, "Something the answer depends on is away: the database, the cluster's API, or room in a queue.", "Try again after `retry-after`.";

@@ -6,6 +6,7 @@
 pub mod access;
 pub mod agent;
 pub mod backup;
+pub mod batch;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
@@ -49,7 +50,11 @@ pub mod routes {
     pub const SECRET_MOVE: &str = "/api/v1/secret/move";
     /// `POST` with `?path=`: a value that the server makes and nobody has seen.
     pub const SECRET_GENERATE: &str = "/api/v1/secret/generate";
-    /// `GET` with `?folder=`: the secrets in a folder and below.
+    /// `POST`: many values in one request.
+    pub const SECRETS_READ: &str = "/api/v1/secrets/read";
+    /// `POST`: many writes in one transaction.
+    pub const SECRETS_WRITE: &str = "/api/v1/secrets/write";
+    /// `GET` with `?folder=`: the secrets in a folder and below; without it a search of everything.
     pub const SECRETS: &str = "/api/v1/secrets";
     /// `POST`: a stream of changes as server-sent events.
     pub const WATCH: &str = "/api/v1/watch";

@@ -8,7 +8,7 @@ use crate::{
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use serde::{Deserialize, Deserializer, Serialize, de};
 use std::{collections::BTreeMap, fmt, marker::PhantomData};
-use strongroom_core::{BadPayload, FieldName, FolderPath, Payload, SecretBytes, SecretPath};
+use strongroom_core::{BadPayload, FieldName, FolderPath, Labels, Owner, Payload, SecretBytes, SecretPath};
 use time::OffsetDateTime;
 
 /// The members that carry a payload in a body: `{"fields": {…}}`, or `{"raw": "<base64>", "media_type": "…"}`.
@@ -266,19 +266,38 @@ pub struct SecretEntry {
     pub path: SecretPath,
     /// Its current version.
     pub version: u64,
-    /// When that was made.
+    /// When the secret last changed.
     #[serde(with = "time::serde::rfc3339")]
     pub updated_at: OffsetDateTime,
+    /// Who answers for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Owner>,
+    /// Its labels.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
+    /// When it stops being readable.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
+    pub expires_at: Option<OffsetDateTime>,
+    /// Whether it is deleted; only lists that were asked for deleted ones have such.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deleted: bool,
+    /// When its value was last released to somebody; some seconds late, and what was read just before a crash may be missing.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
+    pub last_read_at: Option<OffsetDateTime>,
 }
 
-/// `GET /api/v1/secrets?folder=[&cursor=][&limit=]`: what the caller may list, in the order of the paths.
+/// `GET /api/v1/secrets?[folder=]…`: what the caller may list, in the order of the paths.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SecretList {
-    /// Which folder was listed.
-    pub folder: FolderPath,
+    /// Which folder was listed; everything the caller may list, without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folder: Option<FolderPath>,
     /// The entries; a page may be short, or even empty, and still have a next one.
     pub secrets: Vec<SecretEntry>,
+    /// With `recursive=false`: the folder's subfolders in which the caller may list something.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub folders: Vec<FolderPath>,
     /// Where the next page starts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<String>,

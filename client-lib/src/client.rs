@@ -3,12 +3,17 @@
 use crate::{
     builder::Builder,
     error::{Error, ErrorKind},
+    retry::Backoff,
     session::{Authorization, Sessions},
     transport::{Answer, Call, Transport},
 };
-use http::{HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method};
 use std::sync::Arc;
-use strongroom_api::{login::WhoAmI, routes};
+use strongroom_api::{ErrorCode, login::WhoAmI, routes};
+use uuid::Uuid;
+
+/// How often a write is sent whose outcome is not known.
+const WRITE_TRIES: u32 = 4;
 
 /// A connection to one Strongroom server. Cheap to clone; clones share connections and the session.
 #[derive(Clone)]
@@ -42,6 +47,24 @@ impl Client {
         self.authorized(|credential| self.transport.send(&call, Some(credential))).await
     }
 
+    /// Sends a write of secrets under an idempotency key of its own. Where it is not known whether it was carried out, the very same is sent again: the server
+    /// does it once, and answers again what it answered first.
+    pub(crate) async fn write(&self, call: Call) -> Result<Answer, Error> {
+        let key = HeaderValue::try_from(format!("\"{}\"", Uuid::new_v4())).expect("a UUID in quotes is a header value");
+        let call = call.header(HeaderName::from_static("idempotency-key"), key);
+        let (backoff, mut attempt) = (Backoff::default(), 0);
+        loop {
+            match self.authorized(|credential| self.transport.send(&call, Some(credential))).await {
+                Err(error) if is_unsettled(&error) && attempt + 1 < WRITE_TRIES => {
+                    let asked = error.retry_after().unwrap_or_default().min(backoff.cap);
+                    tokio::time::sleep(asked + backoff.delay(attempt, fastrand::f64())).await;
+                    attempt += 1;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
     /// Sends a call with the credential; the answer is a stream.
     pub(crate) async fn open(&self, call: Call) -> Result<http::Response<hyper::body::Incoming>, Error> {
         self.authorized(|credential| self.transport.open(&call, Some(credential))).await
@@ -67,6 +90,12 @@ impl Client {
             result => result,
         }
     }
+}
+
+/// Whether a write may have been carried out, and asking again tells.
+fn is_unsettled(error: &Error) -> bool {
+    let code = matches!(error.code(), Some(ErrorCode::OutcomeUnknown | ErrorCode::IdempotencyInProgress));
+    code || error.kind() == ErrorKind::Disconnected
 }
 
 impl std::fmt::Debug for Client {

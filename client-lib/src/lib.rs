@@ -24,11 +24,13 @@
 
 mod access;
 mod backup;
+mod batch;
 mod builder;
 mod client;
 mod error;
 mod metadata;
 mod retry;
+mod search;
 mod secrets;
 mod session;
 mod sse;
@@ -41,5 +43,6 @@ pub use builder::{Builder, Credential};
 pub use client::Client;
 pub use error::{Error, ErrorKind};
 pub use retry::{Backoff, retry};
+pub use search::Search;
 pub use secrets::{PutOptions, Versioned};
 pub use watch::{SILENCE_LIMIT, WatchEvent, WatchStream};

@@ -27,31 +27,31 @@ impl Client {
         if let Some(revision) = if_revision {
             call = call.header(header::IF_MATCH, tag(&format!("r{revision}")));
         }
-        self.call(call).await?.json()
+        self.write(call).await?.json()
     }
 
     /// Points an alias at a version: `current` activates it, or goes back to it.
     pub async fn point_alias(&self, path: &SecretPath, alias: &str, to: &PutAlias) -> Result<Pointers, Error> {
         let call = Call::new(Method::PUT, routes::SECRET_ALIAS).query("path", path.as_str()).query("alias", alias);
-        self.call(call.json(to, 256)?).await?.json()
+        self.write(call.json(to, 256)?).await?.json()
     }
 
     /// Removes a free alias, or `pending`.
     pub async fn remove_alias(&self, path: &SecretPath, alias: &str) -> Result<Pointers, Error> {
         let call = Call::new(Method::DELETE, routes::SECRET_ALIAS).query("path", path.as_str()).query("alias", alias);
-        self.call(call).await?.json()
+        self.write(call).await?.json()
     }
 
     /// Erases versions' values for good.
     pub async fn destroy(&self, path: &SecretPath, versions: &[u64]) -> Result<(), Error> {
         let body = Destroy { path: path.clone(), versions: versions.to_vec() };
-        self.call(Call::new(Method::POST, routes::SECRET_DESTROY).json(&body, 1024)?).await.map(drop)
+        self.write(Call::new(Method::POST, routes::SECRET_DESTROY).json(&body, 1024)?).await.map(drop)
     }
 
     /// Removes a secret with all its versions for good.
     pub async fn purge(&self, path: &SecretPath) -> Result<(), Error> {
         let body = Purge { path: path.clone() };
-        self.call(Call::new(Method::POST, routes::SECRET_PURGE).json(&body, 1024)?).await.map(drop)
+        self.write(Call::new(Method::POST, routes::SECRET_PURGE).json(&body, 1024)?).await.map(drop)
     }
 
     /// Gives a secret another path in its project.
@@ -70,6 +70,6 @@ impl Client {
     }
 
     async fn place<T: DeserializeOwned>(&self, route: &'static str, body: &impl Serialize) -> Result<T, Error> {
-        self.call(Call::new(Method::POST, route).json(body, 2048)?).await?.json()
+        self.write(Call::new(Method::POST, route).json(body, 2048)?).await?.json()
     }
 }

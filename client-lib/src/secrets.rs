@@ -3,9 +3,9 @@
 use crate::{
     client::Client,
     error::{Error, ErrorKind},
-    transport::Call,
+    transport::{Answer, Call},
 };
-use http::{HeaderValue, Method, header};
+use http::{HeaderValue, Method, StatusCode, header};
 use std::collections::BTreeMap;
 use strongroom_api::{
     SecretText, Update,
@@ -45,23 +45,16 @@ pub struct PutOptions {
 impl Client {
     /// A secret's value. With a field in the reference the payload holds that field only.
     pub async fn read(&self, reference: &Reference) -> Result<Versioned, Error> {
-        let mut call = Call::new(Method::GET, routes::SECRET).query("path", reference.path.as_str());
-        if reference.version != VersionSelector::Current {
-            call = call.query("version", &reference.version.to_string());
-        }
-        if let Some(field) = &reference.field {
-            call = call.query("field", field.as_str());
-        }
-        let value: SecretValue = self.call(call).await?.json()?;
-        if value.path != reference.path {
-            return Err(Error::protocol("it is about another secret"));
-        }
-        let (version, revision, created_at) = (value.version, value.revision, value.created_at);
-        let payload = value.into_payload().map_err(|error| Error::protocol(format_args!("its payload: {error}")))?;
-        Ok(Versioned { version, revision, created_at, payload })
+        released(reference, &self.call(read_call(reference)).await?)
     }
 
-    /// Puts a new version. With `if_version` it may be repeated after a lost answer: a conflict then says that the first try was carried out.
+    /// As [`Client::read`], unless the version selected is `known`: then nothing comes, and the server has not even fetched the value.
+    pub async fn read_unless(&self, reference: &Reference, known: u64) -> Result<Option<Versioned>, Error> {
+        let answer = self.call(read_call(reference).header(header::IF_NONE_MATCH, tag(&known.to_string()))).await?;
+        if answer.status == StatusCode::NOT_MODIFIED { Ok(None) } else { released(reference, &answer).map(Some) }
+    }
+
+    /// Puts a new version, once: where the answer is lost it is asked for again, under an idempotency key.
     pub async fn put(&self, path: &SecretPath, payload: Payload, options: PutOptions) -> Result<PutResult, Error> {
         let expected = payload_size(&payload);
         let body = PutSecret {
@@ -70,7 +63,7 @@ impl Client {
             ..PutSecret::new(payload, options.reason)
         };
         let call = Call::new(Method::PUT, routes::SECRET).query("path", path.as_str()).json(&body, expected)?;
-        self.call(conditional(call, options.if_version)).await?.json()
+        self.write(conditional(call, options.if_version)).await?.json()
     }
 
     /// Puts a new version made of the current one's fields and these; `None` removes a field. The caller needs not be allowed to read the secret.
@@ -90,7 +83,7 @@ impl Client {
         let body = PatchSecret { fields: texts, reason };
         let call = Call::new(Method::PATCH, routes::SECRET).query("path", path.as_str()).json(&body, expected)?;
         let call = call.header(header::CONTENT_TYPE, HeaderValue::from_static("application/merge-patch+json"));
-        self.call(conditional(call, if_version)).await?.json()
+        self.write(conditional(call, if_version)).await?.json()
     }
 
     /// Puts a new version with a value that the server makes; nobody has seen it.
@@ -101,18 +94,18 @@ impl Client {
         if_version: Option<u64>,
     ) -> Result<PutResult, Error> {
         let call = Call::new(Method::POST, routes::SECRET_GENERATE).query("path", path.as_str()).json(request, 1024)?;
-        self.call(conditional(call, if_version)).await?.json()
+        self.write(conditional(call, if_version)).await?.json()
     }
 
     /// Deletes a secret; its versions stay and a new put brings it back.
     pub async fn delete(&self, path: &SecretPath) -> Result<(), Error> {
-        self.call(Call::new(Method::DELETE, routes::SECRET).query("path", path.as_str())).await.map(drop)
+        self.write(Call::new(Method::DELETE, routes::SECRET).query("path", path.as_str())).await.map(drop)
     }
 
     /// Deletes one version. None that an alias other than `previous` points at.
     pub async fn delete_version(&self, path: &SecretPath, version: u64) -> Result<(), Error> {
         let call = Call::new(Method::DELETE, routes::SECRET).query("path", path.as_str());
-        self.call(call.query("version", &version.to_string())).await.map(drop)
+        self.write(call.query("version", &version.to_string())).await.map(drop)
     }
 
     /// Brings a deleted secret back, or one deleted version of it.
@@ -121,7 +114,7 @@ impl Client {
         if let Some(version) = version {
             call = call.query("version", &version.to_string());
         }
-        self.call(call).await.map(drop)
+        self.write(call).await.map(drop)
     }
 
     /// One page of the secrets in a folder and below that the caller may list. The next page starts at the last one's `next_cursor`.
@@ -154,6 +147,31 @@ impl Client {
         }
         self.call(call).await?.json()
     }
+}
+
+fn read_call(reference: &Reference) -> Call {
+    let mut call = Call::new(Method::GET, routes::SECRET).query("path", reference.path.as_str());
+    if reference.version != VersionSelector::Current {
+        call = call.query("version", &reference.version.to_string());
+    }
+    if let Some(field) = &reference.field {
+        call = call.query("field", field.as_str());
+    }
+    call
+}
+
+fn released(reference: &Reference, answer: &Answer) -> Result<Versioned, Error> {
+    versioned(reference, answer.json()?)
+}
+
+/// The value of an answer, where it is about what was asked for.
+pub(crate) fn versioned(reference: &Reference, value: SecretValue) -> Result<Versioned, Error> {
+    if value.path != reference.path {
+        return Err(Error::protocol("it is about another secret"));
+    }
+    let (version, revision, created_at) = (value.version, value.revision, value.created_at);
+    let payload = value.into_payload().map_err(|error| Error::protocol(format_args!("its payload: {error}")))?;
+    Ok(Versioned { version, revision, created_at, payload })
 }
 
 /// Makes a call conditional on the current version; 0: on there being none.

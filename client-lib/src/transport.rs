@@ -5,7 +5,7 @@ use crate::{
     wiped::{Full as BufferFull, WipedBuffer},
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -25,6 +25,8 @@ use tower_service::Service;
 
 /// Largest answer that is read, in bytes: a payload of 1 MiB as base64 or escaped JSON fits.
 pub(crate) const MAX_ANSWER: usize = 4 * 1024 * 1024;
+/// The same for an answer with 8 MiB of values.
+const MAX_LARGE_ANSWER: usize = 24 * 1024 * 1024;
 /// Largest body that is sent, in bytes; the server decides below that.
 const MAX_BODY: usize = 16 * 1024 * 1024;
 
@@ -35,12 +37,13 @@ pub(crate) struct Call {
     query: Option<String>,
     headers: HeaderMap,
     body: Option<Bytes>,
+    max_answer: usize,
 }
 
 impl Call {
     /// A request to one of `strongroom_api::routes`.
     pub(crate) fn new(method: Method, path: &'static str) -> Self {
-        Self { method, path, query: None, headers: HeaderMap::new(), body: None }
+        Self { method, path, query: None, headers: HeaderMap::new(), body: None, max_answer: MAX_ANSWER }
     }
 
     /// Adds a query parameter, percent-encoded.
@@ -53,6 +56,12 @@ impl Call {
     /// Adds a header.
     pub(crate) fn header(mut self, name: header::HeaderName, value: HeaderValue) -> Self {
         self.headers.insert(name, value);
+        self
+    }
+
+    /// Lets its answer be as large as one with many values is.
+    pub(crate) fn large_answer(mut self) -> Self {
+        self.max_answer = MAX_LARGE_ANSWER;
         self
     }
 
@@ -69,6 +78,8 @@ impl Call {
 
 /// A whole answer.
 pub(crate) struct Answer {
+    /// Success, or 304 where the call asked for it.
+    pub(crate) status: StatusCode,
     body: WipedBuffer,
 }
 
@@ -112,7 +123,7 @@ impl Transport {
     pub(crate) async fn send(&self, call: &Call, credential: Option<HeaderValue>) -> Result<Answer, Error> {
         self.in_time(async {
             let response = self.begin(call, credential).await?;
-            Ok(Answer { body: collect(response.into_body()).await? })
+            Ok(Answer { status: response.status(), body: collect(response.into_body(), call.max_answer).await? })
         })
         .await
     }
@@ -137,12 +148,14 @@ impl Transport {
             request.headers_mut().insert(header::AUTHORIZATION, credential);
         }
         let response = self.http.request(request).await.map_err(|error| self.failed(&error))?;
-        if response.status().is_success() {
+        let unchanged =
+            response.status() == StatusCode::NOT_MODIFIED && call.headers.contains_key(header::IF_NONE_MATCH);
+        if response.status().is_success() || unchanged {
             return Ok(response);
         }
         let (head, body) = response.into_parts();
         // A body that does not arrive makes the error poorer, not different.
-        let body = collect(body).await.unwrap_or_else(|_| WipedBuffer::new(0, 0));
+        let body = collect(body, MAX_ANSWER).await.unwrap_or_else(|_| WipedBuffer::new(0, 0));
         Err(Error::from_answer(head.status, &head.headers, body.as_slice()))
     }
 
@@ -170,13 +183,13 @@ impl Transport {
     }
 }
 
-async fn collect(mut body: Incoming) -> Result<WipedBuffer, Error> {
-    let too_large = |BufferFull| Error::protocol(format_args!("it is larger than {MAX_ANSWER} bytes"));
+async fn collect(mut body: Incoming, max: usize) -> Result<WipedBuffer, Error> {
+    let too_large = |BufferFull| Error::protocol(format_args!("it is larger than {max} bytes"));
     let expected = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-    if expected > MAX_ANSWER {
+    if expected > max {
         return Err(too_large(BufferFull));
     }
-    let mut buffer = WipedBuffer::new(expected, MAX_ANSWER);
+    let mut buffer = WipedBuffer::new(expected, max);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
             Error::new(ErrorKind::Disconnected, format!("the connection broke within an answer: {error}"))

@@ -14,6 +14,7 @@ mod capability;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod gf256;
+mod idempotency;
 mod key;
 mod keyring;
 mod mac;
@@ -34,6 +35,7 @@ mod value;
 mod wrapped;
 
 pub use capability::{Maintenance, System};
+pub use idempotency::RequestHash;
 pub use keyring::{Keyring, KeyringError, KeyringMac, ProjectKey, rewrap};
 pub use mac::{KeyedHash, Purpose};
 pub use manifest::Entries;

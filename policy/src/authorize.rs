@@ -260,7 +260,7 @@ impl Engine {
     }
 }
 
-fn belongs(grant: &GrantRule, project: Option<&ProjectName>) -> bool {
+pub(crate) fn belongs(grant: &GrantRule, project: Option<&ProjectName>) -> bool {
     let home = grant.scope.project();
     (home.is_none() || home.as_ref() == project) && check_grant(&grant.principal, &grant.actions, &grant.scope).is_ok()
 }

@@ -10,10 +10,12 @@ mod check;
 mod complexity;
 mod engine;
 mod entity;
+mod reach;
 mod rule;
 
 pub use authorize::{About, DenialReason, Denied, Grant, Request, Resource};
 pub use check::{CheckedPolicy, MAX_POLICY_NAME, MAX_POLICY_TEXT, PolicyProblem, Position, is_forbid};
 pub use complexity::TooComplex;
 pub use engine::Engine;
+pub use reach::Reach;
 pub use rule::{BadGrant, GrantRule, GrantScope, Slice, TextPolicy, check_grant, principal_keys};

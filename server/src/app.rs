@@ -1,8 +1,9 @@
 //! What every operation needs.
 
 use crate::{
-    access::AccessCache, anchor::AnchorPlace, audit::AuditWriter, cluster::Reviewers, failure::Failure,
-    instance::Instance, keys::Keys, metrics as names, serve::Deadlines, watchers::Watchers,
+    access::AccessCache, activity::Activity, anchor::AnchorPlace, audit::AuditWriter, cluster::Reviewers,
+    failure::Failure, instance::Instance, keys::Keys, metrics as names, once::Once, serve::Deadlines,
+    watchers::Watchers,
 };
 use std::{net::IpAddr, sync::Arc};
 use strongroom_core::{Action, AuditEvent, Clock, Decision, Identity, MacRow, RoleName, Unverified, Verified};
@@ -35,6 +36,8 @@ pub struct App {
     pub clock: Arc<dyn Clock>,
     /// The audit writer.
     pub audit: AuditWriter,
+    /// When secrets were last read, as far as it is not written down.
+    pub activity: Activity,
     /// Open watches.
     pub watchers: Arc<Watchers>,
     /// Told when a secret got an expiry.
@@ -83,6 +86,8 @@ pub struct Caller {
     pub expires_at: OffsetDateTime,
     /// The request.
     pub origin: Origin,
+    /// What makes a write happen once however often it is sent, where the request carries a key for that.
+    pub once: Option<Arc<Once>>,
 }
 
 impl App {

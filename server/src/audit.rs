@@ -54,6 +54,12 @@ impl AuditWriter {
         }
     }
 
+    /// Commits several events, in one group or a few; only after `Ok` may anything be released.
+    pub async fn commit_all(&self, events: Vec<AuditEvent>) -> Result<(), Failure> {
+        let commits = events.into_iter().map(|event| self.commit(event));
+        futures_util::future::join_all(commits).await.into_iter().collect()
+    }
+
     /// Whether the last group was written, or could be by now. It recovers without requests: a server that is not ready is sent none.
     pub fn is_healthy(&self) -> bool {
         self.healthy.load(Ordering::Relaxed)

@@ -53,6 +53,23 @@ pub enum Failure {
     /// The project demands a precondition of every write, and there is none.
     #[error("a precondition is required")]
     PreconditionRequired,
+    /// The first request with this idempotency key is still running.
+    #[error("the first request with this key is still running")]
+    InProgress,
+    /// The idempotency key stood for another request.
+    #[error("the idempotency key was used for another request")]
+    KeyReused,
+    /// The values of one request are too large together.
+    #[error("the values asked for are too large together")]
+    AnswerTooLarge,
+    /// One operation of several failed, and with it all.
+    #[error("operations[{place}]: {failure}")]
+    InOperation {
+        /// Its place among them, from 0.
+        place: usize,
+        /// Why.
+        failure: Box<Self>,
+    },
     /// Something of this name exists.
     #[error("{0} exists already")]
     Conflict(Conflict),
@@ -98,6 +115,10 @@ impl Failure {
             Self::FieldNotFound => ErrorCode::FieldNotFound,
             Self::VersionConflict => ErrorCode::VersionConflict,
             Self::PreconditionRequired => ErrorCode::PreconditionRequired,
+            Self::InProgress => ErrorCode::IdempotencyInProgress,
+            Self::KeyReused => ErrorCode::IdempotencyKeyReused,
+            Self::AnswerTooLarge => ErrorCode::AnswerTooLarge,
+            Self::InOperation { failure, .. } => failure.code(),
             Self::Conflict(_) => ErrorCode::AlreadyExists,
             Self::Invalid(_) => ErrorCode::UnprocessableContent,
             Self::BadPolicy(_) => ErrorCode::BadPolicy,

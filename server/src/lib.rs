@@ -5,6 +5,7 @@
 //! What it is not: a place for SQL (that is `store`), for keys (`crypto`) or for decisions (`policy`).
 
 pub mod access;
+pub mod activity;
 pub mod anchor;
 pub mod app;
 mod audit;
@@ -18,6 +19,7 @@ pub mod instance;
 pub mod keys;
 pub mod kms;
 pub mod metrics;
+pub mod once;
 pub mod operations;
 pub mod process;
 mod quoting;

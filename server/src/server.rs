@@ -2,6 +2,7 @@
 
 use crate::{
     access::{Access, AccessCache},
+    activity::Activity,
     anchor::Checkpoint,
     app::{App, MAX_LOGINS, MAX_REQUESTS, Origin},
     audit::AuditWriter,
@@ -12,6 +13,7 @@ use crate::{
     instance::{CannotOpen, Instance, check_existing, open_or_create},
     keys::Keys,
     metrics,
+    once::keep_pruning,
     operations::deliveries::prune,
     operations::expiry,
     root::{Root, Waiting},
@@ -38,11 +40,12 @@ const DATABASE_PATIENCE: Duration = Duration::from_mins(1);
 pub struct Server {
     address: SocketAddr,
     stop: watch::Sender<bool>,
+    app: Arc<App>,
     serving: JoinHandle<()>,
-    listening: JoinHandle<()>,
-    following: JoinHandle<()>,
-    expiring: JoinHandle<()>,
-    pruning: JoinHandle<()>,
+    /// What ends by itself once the server stops.
+    ending: Vec<JoinHandle<()>>,
+    /// What is ended: it may be cut off anywhere.
+    endless: Vec<JoinHandle<()>>,
     background: Background,
 }
 
@@ -108,6 +111,7 @@ pub async fn open_app_at(
         engine: Engine::new(),
         clock,
         audit,
+        activity: Activity::default(),
         watchers: Arc::new(Watchers::default()),
         expiry_changed: Notify::new(),
         reviewers: Reviewers::new(settings.reviewer_token.clone()),
@@ -151,15 +155,22 @@ impl Server {
         let address = listener.local_addr()?;
         let (stop, stopped) = watch::channel(false);
         let (app, background) = open_app_at(settings, stopped.clone(), clock).await?;
-        let expiring = tokio::spawn(expiry::run(app.clone(), stopped.clone()));
-        let listening = tokio::spawn(listen(app.store.clone(), app.watchers.clone()));
         note_first_start(&app).await?;
-        let pruning = tokio::spawn(prune(app.clone()));
-        let following = tokio::spawn(follow(app.clone(), stopped.clone()));
-        let serving =
-            tokio::spawn(serve(listener, tls, http::router(app), settings.connections, settings.deadlines, stopped));
+        let ending = vec![
+            tokio::spawn(expiry::run(app.clone(), stopped.clone())),
+            tokio::spawn(prune(app.clone())),
+            tokio::spawn(follow(app.clone(), stopped.clone())),
+        ];
+        let (flushed, pruned) = (app.clone(), app.clone());
+        let endless = vec![
+            tokio::spawn(listen(app.store.clone(), app.watchers.clone())),
+            tokio::spawn(async move { flushed.activity.keep_flushing(&flushed.store).await }),
+            tokio::spawn(async move { keep_pruning(&pruned).await }),
+        ];
+        let router = http::router(app.clone());
+        let serving = tokio::spawn(serve(listener, tls, router, settings.connections, settings.deadlines, stopped));
         tracing::info!(%address, instance = settings.instance, "serving");
-        Ok(Self { address, stop, serving, listening, following, expiring, pruning, background })
+        Ok(Self { address, stop, app, serving, ending, endless, background })
     }
 
     /// Where it listens.
@@ -167,15 +178,21 @@ impl Server {
         self.address
     }
 
-    /// Stops: no new connections, open requests finish, every audit event is written, connections to the database are closed.
+    /// Stops: no new connections, open requests finish, last reads and every audit event are written, connections to the database are closed.
     pub async fn stop(self) {
         let _ = self.stop.send(true);
         let _ = self.serving.await;
-        self.listening.abort();
-        let _ = self.listening.await;
-        let _ = self.following.await;
-        let _ = self.expiring.await;
-        let _ = self.pruning.await;
+        for task in &self.endless {
+            task.abort();
+        }
+        for task in self.endless.into_iter().chain(self.ending) {
+            let _ = task.await;
+        }
+        if let Err(failure) = self.app.activity.flush(&self.app.store).await {
+            tracing::warn!(%failure, "when secrets were last read could not be written down");
+        }
+        // The audit writer ends with the last that may give it events.
+        drop(self.app);
         self.background.finish().await;
         tracing::info!("stopped");
     }

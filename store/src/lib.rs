@@ -4,12 +4,14 @@
 //! What it is not: trusting. It cannot decrypt and cannot verify a MAC: rows come out as [`strongroom_core::Unverified`] and go in as
 //! [`strongroom_core::Maced`].
 
+mod activity;
 mod audit;
 mod backup;
 mod clusters;
 mod deliveries;
 mod error;
 mod grants;
+mod idempotency;
 mod instance;
 mod keyring;
 mod manifests;
@@ -25,6 +27,7 @@ mod secrets;
 mod tokens;
 mod tombstones;
 
+pub use activity::note_reads;
 pub use audit::{AuditRow, EventWriter, insert_events};
 pub use backup::{
     BACKUP_TABLES, BackupRow, LEFT_OUT, TableShape, is_empty, lift_limits, limit_idleness, schema_version,
@@ -33,6 +36,7 @@ pub use clusters::{ClusterRow, RetiredNameRow, clusters, delete_cluster, insert_
 pub use deliveries::{DeliveryRow, NewerDelivery, newer_deliveries, prune_deliveries, upsert_deliveries};
 pub use error::{Conflict, StoreError};
 pub use grants::{GrantRow, delete_grant, grants_of, insert_grant};
+pub use idempotency::{AnswerRow, delete_answer, find_answer, insert_answer, prune_answers, try_lock_answer};
 pub use instance::{
     InstanceKind, InstanceRow, claimed_instance, insert_instance, instance, is_migrated, lock_instance, update_instance,
 };
@@ -56,10 +60,11 @@ pub use roles::{
     MemberRow, RoleRow, delete_members, delete_role, insert_member, insert_role, members_of_project, roles_of_project,
 };
 pub use secrets::{
-    DueExpiry, ExpiryCounts, ExpiryStage, Found, SecretRow, Selector, VersionRow, VersionState, claim_expiries,
-    count_expiries, due_expiries, find_secret, find_version, forget_expiry, has_room, insert_secret, insert_version,
-    list_secrets, lock_secret, lock_version, mark_expiry, next_expiry, prune_versions, purge_secret, read_secret,
-    read_version, try_lock_secret, update_secret, update_version, versions_of,
+    DueExpiry, ExpiryCounts, ExpiryStage, Found, FoundVersion, ListedSecret, PathRange, SecretFilter, SecretRow,
+    Selector, VersionRow, VersionState, claim_expiries, count_expiries, due_expiries, find_secret, find_version,
+    forget_expiry, has_room, insert_secret, insert_version, list_children, list_secrets, lock_secret, lock_version,
+    mark_expiry, next_expiry, prune_versions, purge_secret, read_secret, read_version, search_secrets, secrets_at,
+    try_lock_secret, update_secret, update_version, versions_of, versions_with_values,
 };
 pub use tokens::{TokenRow, insert_token, tokens};
 pub use tombstones::{TombstoneRow, delete_tombstones, insert_tombstone, tombstones};

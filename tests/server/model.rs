@@ -388,7 +388,13 @@ async fn of_a_thousand_compare_and_sets_at_once_one_wins_each_round_and_no_numbe
                 loop {
                     let origin = Origin { request_id: Uuid::now_v7(), source: None };
                     let expires_at = app.clock.now() + time::Duration::hours(1);
-                    let caller = Caller { identity: Identity::user("admin").unwrap(), role: None, expires_at, origin };
+                    let caller = Caller {
+                        identity: Identity::user("admin").unwrap(),
+                        role: None,
+                        expires_at,
+                        origin,
+                        once: None,
+                    };
                     match put(&app, &caller, &secret, Put { precondition, ..Put::new(&payload) }).await {
                         // No connection came free in time: nothing was done, and a caller is told to come again.
                         Err(Failure::Unavailable(_)) => {}

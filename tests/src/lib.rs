@@ -7,14 +7,18 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod contract;
+mod cut;
 mod database;
 mod logs;
 mod raw;
+mod rows;
 mod server;
 mod words;
 
+pub use cut::Cut;
 pub use database::{Sql, TestDatabase, empty_database};
 pub use logs::logged;
 pub use raw::{Answer, Raw};
+pub use rows::insert_secrets;
 pub use server::{CLUSTER, INSTANCE, Replica, TestServer};
 pub use words::{eventually, field, fields, folder, hex, path, pinned, project, raw_bytes, reference};

@@ -100,6 +100,36 @@ proptest! {
     }
 
     #[test]
+    fn where_a_reach_decides_it_decides_as_the_engine(rules in rules(), question in question(), only_lists in any::<bool>()) {
+        // Often without policies that concern the action: then the reach decides everything.
+        let rules = if only_lists { (rules.0, rules.1.into_iter().filter(|sketch| !sketch.actions.is_empty() && !sketch.actions.contains(&question.action)).collect()) } else { rules };
+        let (stored, _) = store(&rules);
+        let Some(project) = question.about.project().filter(|_| Action::ON_SECRETS.contains(&question.action)) else { return Ok(()) };
+        let request = Request { identity: &question.identity, roles: &question.roles, action: question.action, resource: Resource::Project(&project) };
+        let slice = stored.slice(&request);
+        let reach = ENGINE.reach(&question.identity, &question.roles, question.action, &project, &slice);
+        let decided = question.decide(&|_| slice.clone()).is_ok();
+        let by_reach = match &question.about {
+            About::Secret { path, .. } => reach.decides(path),
+            About::Folder(folder) if question.action == Action::List => reach.decides_folder(folder),
+            _ => None,
+        };
+        if let Some(by_reach) = by_reach {
+            prop_assert_eq!(by_reach, decided, "{:?}", reach);
+        }
+        if let About::Secret { path, .. } = &question.about && decided {
+            // Whatever is allowed lies in what a list looks through, in whichever folder the list begins.
+            for folder in path.folders().chain([FolderPath::parse(&format!("{project}/")).unwrap()]) {
+                let looked = reach.within(&folder).iter().any(|scope| question.about.lies_in(scope));
+                prop_assert!(looked, "{:?} in {}", reach, folder);
+            }
+        }
+        if only_lists && question.about.project() == Some(project) && by_reach.is_none() {
+            prop_assert!(!matches!(question.about, About::Secret { .. }), "no policy concerns the action, but {:?} does not decide", reach);
+        }
+    }
+
+    #[test]
     fn a_forbid_more_never_widens(rules in rules(), more in sketch(), question in question()) {
         let mut wider = rules.clone();
         wider.1.push(Sketch { forbid: true, ..more });

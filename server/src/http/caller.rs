@@ -5,6 +5,7 @@ use crate::{
     app::{App, Caller, Origin},
     failure::Failure,
     metrics as names,
+    once::Once,
     operations::authentication::authenticate,
 };
 use axum::{
@@ -29,7 +30,7 @@ impl FromRequestParts<Arc<App>> for Authenticated {
             None => Err(Failure::Unauthenticated("missing")),
         };
         match outcome {
-            Ok(caller) => Ok(Self(caller)),
+            Ok(caller) => Ok(Self(Caller { once: parts.extensions.get::<Arc<Once>>().cloned(), ..caller })),
             Err(failure) => {
                 if let Failure::Unauthenticated(kind) = &failure {
                     metrics::counter!(names::UNAUTHENTICATED, "kind" => *kind).increment(1);

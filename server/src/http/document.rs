@@ -2,7 +2,7 @@
 //!
 //! A handler lists the codes that are its own ([`errors!`]); those that any request, any body, any query or any write can meet are added here, once.
 
-use super::OPEN;
+use super::{OPEN, idempotency};
 use crate::app::App;
 use axum::{
     http::{HeaderValue, header},
@@ -102,6 +102,9 @@ fn finish(document: &mut Value) {
     for (path, item) in members(&mut document["paths"]) {
         for (method, operation) in members(item) {
             let codes = codes(path, method, operation);
+            if takes_key(path, method) {
+                add_key(operation);
+            }
             if OPEN.contains(&path.as_str()) {
                 operation["security"] = json!([]);
             }
@@ -144,6 +147,9 @@ fn codes(path: &str, method: &str, operation: &Value) -> BTreeSet<ErrorCode> {
     if !OPEN.contains(&path) {
         codes.extend([Code::Unauthenticated, Code::Integrity, Code::AuditUnavailable]);
     }
+    if takes_key(path, method) {
+        codes.extend([Code::IdempotencyInProgress, Code::IdempotencyKeyReused]);
+    }
     if operation.get("requestBody").is_some() {
         codes.extend([Code::BadBody, Code::BodyTooLarge, Code::UnsupportedMediaType]);
     }
@@ -154,6 +160,24 @@ fn codes(path: &str, method: &str, operation: &Value) -> BTreeSet<ErrorCode> {
         codes.insert(Code::OutcomeUnknown);
     }
     codes
+}
+
+fn takes_key(path: &str, method: &str) -> bool {
+    method != "get" && idempotency::ROUTES.contains(&path)
+}
+
+/// The header of writes that are done once, however often they are sent.
+fn add_key(operation: &mut Value) {
+    let parameter = json!({
+        "in": "header",
+        "name": idempotency::HEADER,
+        "description": "A new one for each request: sent again with the same, it is not done again, and answered as the first time; for 24 hours.",
+        "schema": { "type": "string", "pattern": "^(?:\"[!#-\\[\\]-~]{1,255}\"|[!#-\\[\\]-~]{1,255})$" },
+    });
+    match operation["parameters"].as_array_mut() {
+        Some(parameters) => parameters.push(parameter),
+        None => operation["parameters"] = json!([parameter]),
+    }
 }
 
 /// Codes by their status, as the document writes it.

@@ -70,7 +70,7 @@ pub(super) async fn detach(State(app): State<Arc<App>>, request: Request, next: 
         return Err(Refusal::new(ErrorCode::Unavailable, Some("the server is full".to_owned()), origin.request_id));
     }
     let writes = !matches!(*request.method(), Method::GET | Method::HEAD)
-        && ![Some(routes::LOGIN), Some(routes::WATCH)].contains(&route);
+        && ![Some(routes::LOGIN), Some(routes::WATCH), Some(routes::SECRETS_READ)].contains(&route);
     let task = tokio::spawn(async move {
         let response = next.run(request).await;
         drop(place);

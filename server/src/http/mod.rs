@@ -3,11 +3,14 @@
 mod access;
 mod answer;
 mod backup;
+mod batch;
 mod body;
 mod caller;
 mod document;
 mod guard;
 mod health;
+mod idempotency;
+mod list;
 mod login;
 mod metadata;
 mod precondition;
@@ -44,6 +47,8 @@ pub const ROUTES: &[(&str, &[&str])] = &[
     (routes::SECRET_MOVE, &["POST"]),
     (routes::SECRET_GENERATE, &["POST"]),
     (routes::SECRETS, &["GET"]),
+    (routes::SECRETS_READ, &["POST"]),
+    (routes::SECRETS_WRITE, &["POST"]),
     (routes::WATCH, &["POST"]),
     (routes::PROJECTS, &["GET", "POST"]),
     (routes::PROJECT, &["GET", "PATCH"]),
@@ -70,6 +75,7 @@ pub fn router(app: Arc<App>) -> Router {
         .method_not_allowed_fallback(problem::no_such_method)
         .with_state(app.clone())
         // The order matters: what is written last runs first.
+        .layer(from_fn_with_state(app.clone(), idempotency::note_key))
         .layer(from_fn_with_state(app.clone(), guard::detach))
         .layer(from_fn(guard::check_url))
         .layer(from_fn_with_state(app, guard::identify))
@@ -91,7 +97,9 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(metadata::copy))
         .routes(routes!(metadata::move_to))
         .routes(routes!(secrets::generate))
-        .routes(routes!(secrets::list))
+        .routes(routes!(list::list))
+        .routes(routes!(batch::read))
+        .routes(routes!(batch::write))
         .routes(routes!(watch::watch))
         .routes(routes!(access::projects, access::create_project))
         .routes(routes!(access::project, access::patch_project))

@@ -20,7 +20,16 @@ pub(super) fn precondition(headers: &HeaderMap, request_id: Uuid) -> Result<Prec
     }
 }
 
-/// The same for a secret that must be there, with the version that the body may name instead.
+/// `If-None-Match: "7"` of a read: the version that the caller has.
+pub(super) fn known_version(headers: &HeaderMap, request_id: Uuid) -> Result<Option<u64>, Refusal> {
+    let mut values = headers.get_all(header::IF_NONE_MATCH).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let version = if values.next().is_none() { tag(value, "") } else { None };
+    let detail = "if-none-match: one version's number in quotes".to_owned();
+    version.map(Some).ok_or_else(|| Refusal::new(ErrorCode::BadRequest, Some(detail), request_id))
+}
+
+/// As [`precondition`], for a secret that must be there, with the version that the body may name instead.
 pub(super) fn precondition_or(
     headers: &HeaderMap,
     if_version: Option<u64>,

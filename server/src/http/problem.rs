@@ -19,6 +19,11 @@ impl Refusal {
         Self(Box::new(Problem::new(code, detail, request_id)))
     }
 
+    /// The problem itself, where it is one result of several.
+    pub fn into_problem(self) -> Problem {
+        *self.0
+    }
+
     /// What an operation's failure means to the caller. Whatever is our fault is logged here, once.
     pub fn from_failure(failure: Failure, origin: Origin) -> Self {
         let code = failure.code();
@@ -37,8 +42,16 @@ impl Refusal {
             | Failure::FieldNotFound
             | Failure::VersionConflict
             | Failure::PreconditionRequired
+            | Failure::AnswerTooLarge
+            | Failure::InProgress
+            | Failure::KeyReused
             | Failure::OutcomeUnknown
             | Failure::AuditUnavailable => None,
+            Failure::InOperation { place, failure } => {
+                let inner = Self::from_failure(*failure, origin).0.detail;
+                let place = format!("operations[{place}]");
+                Some(inner.map_or(place.clone(), |inner| format!("{place}: {inner}")))
+            }
             Failure::Conflict(conflict) => Some(format!("{conflict} exists already")),
             Failure::Invalid(message) | Failure::BadPolicy(message) | Failure::VersionInUse(message) => Some(message),
             Failure::Unavailable(what) => Some(format!("{what} is not available")),
@@ -67,7 +80,7 @@ impl IntoResponse for Refusal {
             ErrorCode::Unauthenticated => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
-            ErrorCode::Unavailable | ErrorCode::AuditUnavailable => {
+            ErrorCode::Unavailable | ErrorCode::AuditUnavailable | ErrorCode::IdempotencyInProgress => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             }
             _ => {}

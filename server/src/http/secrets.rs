@@ -1,23 +1,23 @@
-//! `/api/v1/secret`, `/api/v1/secret/versions`, `undelete`, `generate`, and `/api/v1/secrets`.
+//! `/api/v1/secret`, `/api/v1/secret/versions`, `undelete` and `generate`.
 
 use super::{
     answer::{json, none, one, with_tag},
     body::JsonBody,
     caller::Authenticated,
     document::errors,
-    precondition::precondition,
+    precondition::{known_version, precondition},
     problem::Refusal,
     query::Parameters,
 };
 use crate::{
     app::{App, Caller},
     failure::Failure,
-    operations::secrets::{self as operations, Put},
+    operations::secrets::{self as operations, Put, ReadOutcome},
 };
 use axum::{
     extract::State,
     http::{HeaderMap, StatusCode},
-    response::Response,
+    response::{IntoResponse as _, Response},
 };
 use serde::Deserialize;
 use std::sync::Arc;
@@ -25,9 +25,9 @@ use strongroom_api::{
     ErrorCode, SecretText,
     generate::Generate,
     routes,
-    secrets::{PatchSecret, PutResult, PutSecret, SecretList, SecretValue, SecretVersions},
+    secrets::{PatchSecret, PutResult, PutSecret, SecretValue, SecretVersions},
 };
-use strongroom_core::{FieldName, FolderPath, SecretPath, VersionSelector};
+use strongroom_core::{FieldName, SecretPath, VersionSelector};
 use utoipa::IntoParams;
 use uuid::Uuid;
 
@@ -40,7 +40,6 @@ errors! {
         PreconditionRequired;
     UndeleteErrors: Forbidden, NotFound, SecretDeleted, VersionDestroyed, ProjectShredded, VersionConflict, PreconditionRequired;
     VersionsErrors: Forbidden, NotFound, ProjectShredded;
-    ListErrors: Forbidden, NotFound, ProjectShredded, UnprocessableContent;
 }
 
 /// `?path=[&version=][&field=]`
@@ -90,36 +89,32 @@ pub(super) struct VersionsPage {
     limit: Option<u32>,
 }
 
-/// `?folder=[&cursor=][&limit=]`
-#[derive(Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Page {
-    /// What to list, with everything below it.
-    folder: FolderPath,
-    /// Where the page starts: the page before it says so.
-    cursor: Option<SecretPath>,
-    /// Most entries; 100 without one. What is too large or zero is taken as the nearest that can be.
-    limit: Option<u32>,
-}
-
 /// Releases a value.
 #[utoipa::path(get, path = routes::SECRET, operation_id = "read_secret", tag = "secrets",
-    params(Which),
-    responses((status = OK, description = "The value.", body = SecretValue, headers(("etag" = String))), ReadErrors))]
+    params(Which, ("if-none-match" = Option<String>, Header, description = "A version that is held already: its number in quotes.", pattern = "^\"[1-9][0-9]*\"$")),
+    responses((status = OK, description = "The value.", body = SecretValue, headers(("etag" = String))),
+        (status = NOT_MODIFIED, description = "The version that is held is the one asked for.", headers(("etag" = String))), ReadErrors))]
 pub(super) async fn read(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
     Parameters(which): Parameters<Which>,
+    headers: HeaderMap,
 ) -> Result<Response, Refusal> {
+    let known = known_version(&headers, caller.origin.request_id)?;
     let selector = match which.version.as_deref() {
         None => VersionSelector::Current,
         Some(text) => VersionSelector::parse(text)
             .map_err(|error| bad_path(format!("version: {error}"), caller.origin.request_id))?,
     };
-    let read = operations::read(&app, &caller, &which.path, &selector, which.field.as_ref())
+    let read = operations::read(&app, &caller, &which.path, &selector, which.field.as_ref(), known)
         .await
         .map_err(|failure| Refusal::from_failure(failure, caller.origin))?;
+    let read = match read {
+        ReadOutcome::Released(read) => read,
+        ReadOutcome::Unchanged(version) => {
+            return Ok(with_tag(StatusCode::NOT_MODIFIED.into_response(), &version.to_string()));
+        }
+    };
     let body =
         SecretValue::expose_payload(which.path, read.version, read.created_at, read.payload).at_revision(read.revision);
     Ok(with_tag(json(&body), &read.version.to_string()))
@@ -218,21 +213,6 @@ pub(super) async fn versions(
 ) -> Result<Response, Refusal> {
     let limit = page.limit.unwrap_or(100);
     one(&caller, operations::versions(&app, &caller, &page.path, page.before, limit).await)
-}
-
-/// Lists a folder.
-#[utoipa::path(get, path = routes::SECRETS, operation_id = "list_secrets", tag = "secrets",
-    params(Page),
-    responses((status = OK, description = "One page.", body = SecretList), ListErrors))]
-pub(super) async fn list(
-    State(app): State<Arc<App>>,
-    Authenticated(caller): Authenticated,
-    Parameters(page): Parameters<Page>,
-) -> Result<Response, Refusal> {
-    let list = operations::list(&app, &caller, &page.folder, page.cursor.as_ref(), page.limit.unwrap_or(100))
-        .await
-        .map_err(|failure| Refusal::from_failure(failure, caller.origin))?;
-    Ok(json(&list))
 }
 
 /// An answer to a put, with the version as its tag.

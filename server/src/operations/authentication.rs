@@ -25,7 +25,7 @@ fn session(app: &App, origin: Origin, credential: &[u8]) -> Result<Caller, Failu
         tracing::debug!(request_id = %origin.request_id, error = %error, "a session is refused");
         Failure::Unauthenticated("session")
     })?;
-    Ok(Caller { identity: session.identity, role: session.role, expires_at: session.expires_at, origin })
+    Ok(Caller { identity: session.identity, role: session.role, expires_at: session.expires_at, origin, once: None })
 }
 
 async fn token(app: &App, origin: Origin, credential: &[u8]) -> Result<Caller, Failure> {
@@ -44,5 +44,5 @@ async fn token(app: &App, origin: Origin, credential: &[u8]) -> Result<Caller, F
         Ok(PrincipalRef::Service(name)) => Identity::Service { name },
         _ => return Err(Failure::Integrity("tokens.principal holds what Strongroom never writes".to_owned())),
     };
-    Ok(Caller { identity, role: None, expires_at: row.expires_at, origin })
+    Ok(Caller { identity, role: None, expires_at: row.expires_at, origin, once: None })
 }

@@ -7,9 +7,11 @@ use crate::{
     metrics as names,
 };
 use std::sync::Arc;
-use strongroom_core::{Action, Decision, FolderPath, Identity, PrincipalRef, ProjectName, RoleName, Scope, Verified};
+use strongroom_core::{
+    Action, Decision, FolderPath, Identity, PrincipalRef, ProjectName, RoleName, Scope, SecretPath, Verified,
+};
 use strongroom_policy::{
-    Denied, Grant, GrantRule, GrantScope, Request, Resource, Slice, TextPolicy, is_forbid, principal_keys,
+    Denied, Grant, GrantRule, GrantScope, Reach, Request, Resource, Slice, TextPolicy, is_forbid, principal_keys,
 };
 use strongroom_store::{Connection, GrantRow, PolicyRow};
 
@@ -50,11 +52,6 @@ impl Rules {
     /// Whether the caller is in a role.
     pub fn is_member(&self, role: &RoleName) -> bool {
         self.roles.contains(role)
-    }
-
-    /// Whether any rule could let the caller list something in the project. Policies are not looked into: they may.
-    pub fn may_list_somewhere(&self) -> bool {
-        !self.slice.policies.is_empty() || self.slice.grants.iter().any(|grant| grant.actions.contains(&Action::List))
     }
 }
 
@@ -135,7 +132,13 @@ fn ask(app: &App, caller: &Caller, rules: &Rules, action: Action, resource: Reso
     let request = Request { identity: &caller.identity, roles: &rules.roles, action, resource };
     let grant = app.engine.authorize(&request, &rules.slice)?;
     let Some(role) = &caller.role else { return Ok(grant) };
-    let roles: Vec<_> = rules.roles.iter().filter(|r| *r == role).cloned().collect();
+    let (roles, slice) = narrowed(rules, role);
+    app.engine.authorize(&Request { roles: &roles, ..request }, &slice)
+}
+
+/// What is left for a session that is narrowed to a role: every forbid, and what is granted or permitted to that role alone.
+fn narrowed(rules: &Rules, role: &RoleName) -> (Vec<RoleName>, Slice) {
+    let roles = rules.roles.iter().filter(|r| *r == role).cloned().collect();
     let principal = PrincipalRef::Role(role.clone());
     let key = principal.to_string();
     let grants = rules.slice.grants.iter().filter(|grant| grant.principal == principal).cloned().collect();
@@ -147,8 +150,56 @@ fn ask(app: &App, caller: &Caller, rules: &Rules, action: Action, resource: Reso
         .filter(|(policy, for_whom)| is_forbid(&policy.text) || for_whom.as_deref() == Some(key.as_str()))
         .map(|(policy, _)| policy.clone())
         .collect();
-    let slice = Slice { grants, policies };
-    app.engine.authorize(&Request { roles: &roles, ..request }, &slice)
+    (roles, Slice { grants, policies })
+}
+
+/// How far a caller's rules can reach in one project, for one action: what [`may`] says, where it can be said without asking the engine.
+#[derive(Debug)]
+pub struct Outlook {
+    whole: Reach,
+    /// Of the one role that the session is narrowed to.
+    narrowed: Option<Reach>,
+}
+
+impl Outlook {
+    /// The outlook in the rules' project; nothing where there is none.
+    pub fn new(app: &App, caller: &Caller, rules: &Rules, action: Action) -> Self {
+        let Some(project) = rules.project() else { return Self { whole: Reach::default(), narrowed: None } };
+        let reach = |roles: &[RoleName], slice: &Slice| {
+            app.engine.reach(&caller.identity, roles, action, project.name(), slice)
+        };
+        let narrowed = caller.role.as_ref().map(|role| {
+            let (roles, slice) = narrowed(rules, role);
+            reach(&roles, &slice)
+        });
+        Self { whole: reach(&rules.roles, &rules.slice), narrowed }
+    }
+
+    /// Whether the caller may do it to a secret of this path, whatever its labels and owner; `None` where the engine must be asked.
+    pub fn decides(&self, path: &SecretPath) -> Option<bool> {
+        self.both(|reach| reach.decides(path))
+    }
+
+    /// The same for a folder.
+    pub fn decides_folder(&self, folder: &FolderPath) -> Option<bool> {
+        self.both(|reach| reach.decides_folder(folder))
+    }
+
+    /// Where in a folder it can at most be done.
+    pub fn within(&self, folder: &FolderPath) -> Vec<Scope> {
+        // A narrowed session must be allowed twice, so that either bounds it; the narrowed reach is the smaller.
+        self.narrowed.as_ref().unwrap_or(&self.whole).within(folder)
+    }
+
+    /// What the decisions that must all allow come to.
+    fn both(&self, decide: impl Fn(&Reach) -> Option<bool>) -> Option<bool> {
+        let whole = decide(&self.whole);
+        match self.narrowed.as_ref().map(decide) {
+            None => whole,
+            Some(narrowed) if whole == Some(false) || narrowed == Some(false) => Some(false),
+            Some(narrowed) => whole.and(narrowed),
+        }
+    }
 }
 
 /// Commits a refusal's audit event, before the caller hears of it. Whoever calls this holds no connection any more: waiting for the event with one in hand would

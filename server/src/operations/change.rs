@@ -214,9 +214,25 @@ pub async fn audited<T>(
     outcome: Result<T, Failure>,
 ) -> Result<T, Failure> {
     let Err(failure) = &outcome else { return outcome };
-    let decision = match failure {
-        // These have left theirs, or could not.
-        Failure::Denied | Failure::AuditUnavailable => return outcome,
+    // These have left theirs, or could not.
+    if matches!(failure, Failure::Denied | Failure::AuditUnavailable) {
+        return outcome;
+    }
+    let decision = decision_after(failure);
+    let mut event = app.event(caller.origin, Some(caller.identity.clone()), action, decision, failure.code().as_str());
+    event.resource = Some(resource);
+    match (app.audit.commit(event).await, failure) {
+        // Nothing is released by these, and their own words matter more: of an unknown outcome nobody may hear that nothing happened.
+        (_, Failure::OutcomeUnknown | Failure::Unavailable(_) | Failure::Integrity(_) | Failure::Internal(_)) => {
+            outcome
+        }
+        (written, _) => written.and(outcome),
+    }
+}
+
+/// What a failure says of the decision before it.
+pub fn decision_after(failure: &Failure) -> Decision {
+    match failure {
         Failure::NotFound
         | Failure::Deleted
         | Failure::VersionDeleted
@@ -231,17 +247,9 @@ pub async fn audited<T>(
         | Failure::VersionConflict
         | Failure::PreconditionRequired
         | Failure::Conflict(_)
+        | Failure::AnswerTooLarge
         | Failure::OutcomeUnknown => Decision::Allowed,
         _ => Decision::Undecided,
-    };
-    let mut event = app.event(caller.origin, Some(caller.identity.clone()), action, decision, failure.code().as_str());
-    event.resource = Some(resource);
-    match (app.audit.commit(event).await, failure) {
-        // Nothing is released by these, and their own words matter more: of an unknown outcome nobody may hear that nothing happened.
-        (_, Failure::OutcomeUnknown | Failure::Unavailable(_) | Failure::Integrity(_) | Failure::Internal(_)) => {
-            outcome
-        }
-        (written, _) => written.and(outcome),
     }
 }
 

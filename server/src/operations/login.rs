@@ -90,7 +90,7 @@ async fn authenticate(app: &App, origin: Origin, login: &Login) -> Result<Caller
         Workload::parse(&cluster.name, &claims.namespace, &claims.service_account).map_err(|_| refused("names"))?;
     let pod = PodIdentity { name: claims.pod, uid: claims.pod_uid, account_uid: claims.service_account_uid };
     let expires_at = OffsetDateTime::from_unix_timestamp(claims.expires_at).map_err(|_| refused("exp"))?;
-    Ok(Caller { identity: Identity::Workload { workload, pod }, role: None, expires_at, origin })
+    Ok(Caller { identity: Identity::Workload { workload, pod }, role: None, expires_at, origin, once: None })
 }
 
 /// A session may be narrowed to a role that the workload is in. Otherwise it is refused, and that is audited.

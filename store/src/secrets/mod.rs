@@ -10,10 +10,11 @@ pub use expiry::{
     DueExpiry, ExpiryCounts, ExpiryStage, claim_expiries, count_expiries, due_expiries, forget_expiry, mark_expiry,
     next_expiry,
 };
-pub use list::list_secrets;
-pub use read::{Found, Selector, find_secret, lock_secret, read_secret, try_lock_secret};
+pub use list::{ListedSecret, PathRange, SecretFilter, list_children, list_secrets, search_secrets};
+pub use read::{Found, Selector, find_secret, lock_secret, read_secret, secrets_at, try_lock_secret};
 pub use versions::{
-    find_version, insert_version, lock_version, prune_versions, read_version, update_version, versions_of,
+    FoundVersion, find_version, insert_version, lock_version, prune_versions, read_version, update_version,
+    versions_of, versions_with_values,
 };
 pub use write::{has_room, insert_secret, purge_secret, update_secret};
 

@@ -28,11 +28,13 @@ pub struct Found {
     pub version: Option<Unverified<VersionRow>>,
 }
 
-/// Reads a secret with one of its versions, in one query.
+/// Reads a secret with one of its versions, in one query. Where that is the version `known`, its value is left out: it is empty then, which the MAC does not
+/// cover.
 pub async fn read_secret(
     connection: &mut Connection,
     path: &SecretPath,
     selector: &Selector,
+    known: Option<i64>,
 ) -> Result<Option<Found>, StoreError> {
     let (pointer, number, alias) = match selector {
         Selector::Current => ("current", None, None),
@@ -48,7 +50,7 @@ pub async fn read_secret(
                   s.mac_generation, s.mac_layout, s.mac,
                   v.version AS "v_version?", v.author AS "v_author?", v.reason AS "v_reason?", v.media_type AS "v_media_type?",
                   v.created_at AS "v_created_at?", v.project_key_generation AS "v_generation?", v.wrapped_key AS "v_wrapped_key?",
-                  v.sealed_value AS "v_sealed_value?", v.state AS "v_state?",
+                  CASE WHEN v.version = $5 THEN ''::bytea ELSE v.sealed_value END AS "v_sealed_value?", v.state AS "v_state?",
                   v.mac_generation AS "v_mac_generation?", v.mac_layout AS "v_mac_layout?", v.mac AS "v_mac?"
            FROM secrets s
            LEFT JOIN secret_versions v ON v.secret_id = s.id AND v.version = CASE $2
@@ -61,7 +63,8 @@ pub async fn read_secret(
         path.as_str(),
         pointer,
         number,
-        alias
+        alias,
+        known
     )
     .fetch_optional(connection)
     .await?;
@@ -131,6 +134,23 @@ pub async fn find_secret(
     .fetch_optional(connection)
     .await?;
     row.map(RawSecret::unverified).transpose()
+}
+
+/// The secrets of these paths that are there, in no order.
+pub async fn secrets_at(
+    connection: &mut Connection,
+    paths: &[String],
+) -> Result<Vec<Unverified<SecretRow>>, StoreError> {
+    let rows = sqlx::query_as!(
+        RawSecret,
+        "SELECT id, project_id, path, state, latest_version, current_version, previous_version, created_at, updated_at, pending_version, aliases, labels,
+                owner, expires_at, deletion_protected, keep_versions, oldest_version, revision, mac_generation, mac_layout, mac
+         FROM secrets WHERE path = ANY($1)",
+        paths
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter().map(RawSecret::unverified).collect()
 }
 
 /// A secret's row, locked until the end of the transaction.

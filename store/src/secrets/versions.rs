@@ -140,6 +140,60 @@ pub async fn read_version(
     row.map(|raw| raw.unverified(secret)).transpose()
 }
 
+/// A version that was looked for.
+#[derive(Debug)]
+pub struct FoundVersion {
+    /// The version.
+    pub version: Unverified<VersionRow>,
+    /// Whether its value came with it; it is empty otherwise, which the MAC does not cover.
+    pub has_value: bool,
+}
+
+/// Versions with their values, in the order they are asked for; `None` for those that are not there. Values come until they have `limit` bytes together, as they
+/// are sealed; those after are not even read.
+pub async fn versions_with_values(
+    connection: &mut Connection,
+    wanted: &[(SecretId, i64)],
+    limit: usize,
+) -> Result<Vec<Option<FoundVersion>>, StoreError> {
+    let (secrets, versions): (Vec<_>, Vec<_>) = wanted.iter().map(|(secret, version)| (secret.0, *version)).unzip();
+    let mut found: Vec<Option<FoundVersion>> = wanted.iter().map(|_| None).collect();
+    let rows = sqlx::query!(
+        r#"SELECT w.place AS "place!", v.secret_id, v.version, v.author, v.reason, v.media_type, v.created_at, v.project_key_generation, v.wrapped_key, v.state,
+                  CASE WHEN sum(octet_length(v.sealed_value)) OVER (ORDER BY w.place) <= $3 THEN v.sealed_value END AS sealed_value,
+                  v.mac_generation, v.mac_layout, v.mac
+           FROM unnest($1::uuid[], $2::bigint[]) WITH ORDINALITY AS w (secret_id, version, place)
+           JOIN secret_versions v ON v.secret_id = w.secret_id AND v.version = w.version"#,
+        &secrets,
+        &versions,
+        i64::try_from(limit).unwrap_or(i64::MAX)
+    )
+    .fetch_all(connection)
+    .await?;
+    for r in rows {
+        let has_value = r.sealed_value.is_some();
+        let raw = RawVersion {
+            version: r.version,
+            author: r.author,
+            reason: r.reason,
+            media_type: r.media_type,
+            created_at: r.created_at,
+            project_key_generation: r.project_key_generation,
+            wrapped_key: r.wrapped_key,
+            sealed_value: r.sealed_value.unwrap_or_default(),
+            state: r.state,
+            mac_generation: r.mac_generation,
+            mac_layout: r.mac_layout,
+            mac: r.mac,
+        };
+        let place = usize::try_from(r.place - 1).ok().and_then(|place| found.get_mut(place));
+        if let Some(place) = place {
+            *place = Some(FoundVersion { version: raw.unverified(SecretId(r.secret_id))?, has_value });
+        }
+    }
+    Ok(found)
+}
+
 /// Removes the versions from `from` up to but not with `below`, except `kept`; answers how many. It costs as much as it removes.
 pub async fn prune_versions(
     connection: &mut Connection,

@@ -3,6 +3,7 @@
 use super::{
     change::write_row,
     delete::existing_version,
+    once::run,
     pointers::{activate, point, pointed, shown},
     precondition::Precondition,
     unsigned,
@@ -27,9 +28,7 @@ pub async fn point_alias(
     precondition: Precondition,
 ) -> Result<Pointers, Failure> {
     let outcome = async {
-        let mut work = Work::begin(app).await?;
-        let outcome = point_alias_in(app, caller, &mut work, path, alias, target, precondition).await;
-        work.finish(app, caller, outcome).await
+        run(app, caller, async |work| point_alias_in(app, caller, work, path, alias, target, precondition).await).await
     };
     audited(app, caller, Action::Write, path.to_string(), outcome.await).await
 }
@@ -93,9 +92,7 @@ pub async fn remove_alias(
     precondition: Precondition,
 ) -> Result<Pointers, Failure> {
     let outcome = async {
-        let mut work = Work::begin(app).await?;
-        let outcome = remove_alias_in(app, caller, &mut work, path, alias, precondition).await;
-        work.finish(app, caller, outcome).await
+        run(app, caller, async |work| remove_alias_in(app, caller, work, path, alias, precondition).await).await
     };
     audited(app, caller, Action::Write, path.to_string(), outcome.await).await
 }

@@ -3,6 +3,7 @@
 use super::{
     change::write_row,
     checked_version,
+    once::run,
     pointers::{is_kept, release},
     precondition::Precondition,
     unsigned,
@@ -24,11 +25,8 @@ pub async fn delete(
     version: Option<u64>,
     precondition: Precondition,
 ) -> Result<(), Failure> {
-    let outcome = async {
-        let mut work = Work::begin(app).await?;
-        let outcome = delete_in(app, caller, &mut work, path, version, precondition).await;
-        work.finish(app, caller, outcome).await
-    };
+    let outcome =
+        async { run(app, caller, async |work| delete_in(app, caller, work, path, version, precondition).await).await };
     audited(app, caller, Action::Delete, path.to_string(), outcome.await).await
 }
 
@@ -80,11 +78,7 @@ pub async fn delete_in(
 
 /// Brings a deleted secret back, or one deleted version of a secret that is there.
 pub async fn undelete(app: &App, caller: &Caller, path: &SecretPath, version: Option<u64>) -> Result<(), Failure> {
-    let outcome = async {
-        let mut work = Work::begin(app).await?;
-        let outcome = undelete_in(app, caller, &mut work, path, version).await;
-        work.finish(app, caller, outcome).await
-    };
+    let outcome = async { run(app, caller, async |work| undelete_in(app, caller, work, path, version).await).await };
     audited(app, caller, Action::Delete, path.to_string(), outcome.await).await
 }
 

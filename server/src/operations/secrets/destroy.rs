@@ -3,6 +3,7 @@
 use super::{
     change::write_row,
     delete::{existing_version, refuse_protected},
+    once::run,
     pointers::{is_kept, release},
     work::{Halt, Work},
 };
@@ -20,11 +21,7 @@ const MAX_DESTROYED: usize = 100;
 
 /// Erases the values and wrapped keys of versions. Those that are destroyed already stay so.
 pub async fn destroy(app: &App, caller: &Caller, path: &SecretPath, versions: &[u64]) -> Result<(), Failure> {
-    let outcome = async {
-        let mut work = Work::begin(app).await?;
-        let outcome = destroy_in(app, caller, &mut work, path, versions).await;
-        work.finish(app, caller, outcome).await
-    };
+    let outcome = async { run(app, caller, async |work| destroy_in(app, caller, work, path, versions).await).await };
     audited(app, caller, Action::Destroy, path.to_string(), outcome.await).await
 }
 
@@ -73,11 +70,7 @@ pub async fn destroy_in(
 
 /// Removes a secret with all its versions, deleted or not.
 pub async fn purge(app: &App, caller: &Caller, path: &SecretPath) -> Result<(), Failure> {
-    let outcome = async {
-        let mut work = Work::begin(app).await?;
-        let outcome = purge_in(app, caller, &mut work, path).await;
-        work.finish(app, caller, outcome).await
-    };
+    let outcome = async { run(app, caller, async |work| purge_in(app, caller, work, path).await).await };
     audited(app, caller, Action::Purge, path.to_string(), outcome.await).await
 }
 

@@ -4,6 +4,7 @@ mod keys;
 mod password;
 
 use super::{
+    once::run,
     patch::{Changes, patch_in},
     precondition::Precondition,
     put::{Put, put_in},
@@ -36,9 +37,7 @@ pub async fn generate(
 ) -> Result<PutResult, Failure> {
     let outcome = async {
         let made = made(app, caller, path, &request).await?;
-        let mut work = Work::begin(app).await?;
-        let outcome = generate_in(app, caller, &mut work, path, &request, made, precondition).await;
-        work.finish(app, caller, outcome).await
+        run(app, caller, async |work| generate_in(app, caller, work, path, &request, made, precondition).await).await
     };
     audited(app, caller, Action::Write, path.to_string(), outcome.await).await
 }

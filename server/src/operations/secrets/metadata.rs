@@ -3,6 +3,7 @@
 use super::{
     change::write_row,
     checked, granted, leave_event,
+    once::run,
     pointers::{is_expired, shown},
     resource, unsigned,
     work::{Halt, Work},
@@ -49,9 +50,7 @@ pub async fn patch_metadata(
     if_revision: Option<u64>,
 ) -> Result<Metadata, Failure> {
     let outcome = async {
-        let mut work = Work::begin(app).await?;
-        let outcome = patch_metadata_in(app, caller, &mut work, path, patch, if_revision).await;
-        work.finish(app, caller, outcome).await
+        run(app, caller, async |work| patch_metadata_in(app, caller, work, path, patch, if_revision).await).await
     };
     audited(app, caller, Action::Write, path.to_string(), outcome.await).await
 }

@@ -2,12 +2,15 @@
 
 mod advance;
 mod alias;
+mod batch_read;
+mod batch_write;
 mod change;
 mod delete;
 mod destroy;
 mod generate;
 mod list;
 mod metadata;
+mod once;
 mod patch;
 mod place;
 mod pointers;
@@ -19,17 +22,19 @@ mod work;
 
 pub use advance::advance;
 pub use alias::{point_alias, point_alias_in, remove_alias, remove_alias_in};
+pub use batch_read::read_batch;
+pub use batch_write::write_batch;
 pub use delete::{delete, delete_in, undelete, undelete_in};
 pub use destroy::{destroy, destroy_in, purge, purge_in};
 pub use generate::{generate, generate_in, made};
-pub use list::{MAX_PAGE, list};
+pub use list::{ListQuery, MAX_PAGE, list};
 pub use metadata::{MAX_KEPT, kept_versions, metadata, patch_metadata, patch_metadata_in, stored_expiry};
 pub use patch::{Changes, patch, patch_in};
 pub use place::{MAX_COPIED, copy, copy_in, move_in, move_to, rename, rename_in};
 pub(super) use pointers::{is_expired, pointed};
 pub use precondition::Precondition;
 pub use put::{MAX_REASON, Put, put, put_in};
-pub use read::{ReadSecret, read};
+pub use read::{ReadOutcome, ReadSecret, read};
 pub(super) use versions::is_live;
 pub use versions::{MAX_VERSIONS, versions};
 pub use work::{Halt, Work};
@@ -40,7 +45,7 @@ use crate::{
     app::{App, Caller},
     failure::Failure,
 };
-use strongroom_core::{Action, Decision, SecretBytes, SecretPath, Unverified, Verified};
+use strongroom_core::{Action, AuditEvent, Decision, SecretBytes, SecretPath, Unverified, Verified};
 use strongroom_crypto::{OpenError, SealedVersion, VersionNames};
 use strongroom_policy::{About, Grant, Resource};
 use strongroom_store::{SecretRow, VersionRow, VersionState};
@@ -142,11 +147,23 @@ async fn leave_event(
     version: Option<u64>,
     policies: Vec<String>,
 ) -> Result<(), Failure> {
-    let mut event = app.event(caller.origin, Some(caller.identity.clone()), action, Decision::Allowed, "ok");
+    app.audit.commit(event(app, caller, (action, "ok"), resource, version, policies)).await
+}
+
+/// The event of what was allowed and came to this outcome.
+fn event(
+    app: &App,
+    caller: &Caller,
+    (action, outcome): (Action, &'static str),
+    resource: String,
+    version: Option<u64>,
+    policies: Vec<String>,
+) -> AuditEvent {
+    let mut event = app.event(caller.origin, Some(caller.identity.clone()), action, Decision::Allowed, outcome);
     event.resource = Some(resource);
     event.version = version;
     event.policies = policies;
-    app.audit.commit(event).await
+    event
 }
 
 fn unsigned(version: i64) -> u64 {

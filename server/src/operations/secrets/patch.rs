@@ -2,6 +2,7 @@
 
 use super::{
     checked_version,
+    once::run,
     put::{Put, check_reason, put_onto},
     sealed, unsigned,
     work::{Halt, Held, Work},
@@ -30,9 +31,8 @@ pub async fn patch(
     precondition: Precondition,
 ) -> Result<PutResult, Failure> {
     let outcome = async {
-        let mut work = Work::begin(app).await?;
-        let outcome = patch_in(app, caller, &mut work, path, changes, reason, precondition, true).await;
-        work.finish(app, caller, outcome).await
+        run(app, caller, async |work| patch_in(app, caller, work, path, changes, reason, precondition, true).await)
+            .await
     };
     audited(app, caller, Action::Write, path.to_string(), outcome.await).await
 }

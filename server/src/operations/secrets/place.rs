@@ -3,6 +3,7 @@
 use super::{
     change::write_row,
     delete::refuse_protected,
+    once::run,
     opened,
     pointers::{is_expired, is_kept, pinned},
     put::{insert, seal_version},
@@ -27,11 +28,7 @@ const BATCH: i64 = 100;
 
 /// Gives a secret another path in its project: the same id, all versions, all metadata; nothing is sealed anew.
 pub async fn rename(app: &App, caller: &Caller, rename: &Rename) -> Result<Placed, Failure> {
-    let outcome = async {
-        let mut work = Work::begin(app).await?;
-        let outcome = rename_in(app, caller, &mut work, rename).await;
-        work.finish(app, caller, outcome).await
-    };
+    let outcome = async { run(app, caller, async |work| rename_in(app, caller, work, rename).await).await };
     audited(app, caller, Action::Write, rename.to.to_string(), outcome.await).await
 }
 
@@ -67,11 +64,7 @@ pub async fn rename_in(app: &App, caller: &Caller, work: &mut Work, rename: &Ren
 
 /// Copies a secret, in another project too: a new id, sealed anew under the target's key.
 pub async fn copy(app: &App, caller: &Caller, copy: &Copy) -> Result<Placed, Failure> {
-    let outcome = async {
-        let mut work = Work::begin(app).await?;
-        let outcome = copy_in(app, caller, &mut work, copy).await;
-        work.finish(app, caller, outcome).await
-    };
+    let outcome = async { run(app, caller, async |work| copy_in(app, caller, work, copy).await).await };
     audited(app, caller, Action::Write, copy.to.to_string(), outcome.await).await
 }
 
@@ -84,11 +77,7 @@ pub async fn copy_in(app: &App, caller: &Caller, work: &mut Work, copy: &Copy) -
 
 /// Moves a secret to another project: every version that can be read goes there, and the source is purged.
 pub async fn move_to(app: &App, caller: &Caller, moved: &Move) -> Result<Placed, Failure> {
-    let outcome = async {
-        let mut work = Work::begin(app).await?;
-        let outcome = move_in(app, caller, &mut work, moved).await;
-        work.finish(app, caller, outcome).await
-    };
+    let outcome = async { run(app, caller, async |work| move_in(app, caller, work, moved).await).await };
     audited(app, caller, Action::Write, moved.to.to_string(), outcome.await).await
 }
 

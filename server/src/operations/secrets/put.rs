@@ -2,7 +2,9 @@
 
 use super::{
     change::{oldest_kept, write_row},
-    checked_version, opened,
+    checked_version,
+    once::run,
+    opened,
     pointers::{activate, is_expired},
     precondition::Precondition,
     resource, unsigned,
@@ -52,11 +54,7 @@ impl<'a> Put<'a> {
 /// # Errors
 /// Among others [`Failure::VersionConflict`], [`Failure::PreconditionRequired`] and [`Failure::ProjectFull`].
 pub async fn put(app: &App, caller: &Caller, path: &SecretPath, put: Put<'_>) -> Result<PutResult, Failure> {
-    let outcome = async {
-        let mut work = Work::begin(app).await?;
-        let outcome = put_in(app, caller, &mut work, path, put).await;
-        work.finish(app, caller, outcome).await
-    };
+    let outcome = async { run(app, caller, async |work| put_in(app, caller, work, path, put).await).await };
     audited(app, caller, Action::Write, path.to_string(), outcome.await).await
 }
 

@@ -1,7 +1,7 @@
 //! Reading a value.
 
 use super::{
-    checked, checked_version, granted, leave_event, opened,
+    checked, checked_version, event, granted, leave_event, opened,
     pointers::{is_expired, is_kept},
     resource, unsigned,
 };
@@ -27,15 +27,28 @@ pub struct ReadSecret {
     pub payload: Payload,
 }
 
+/// What a read comes to.
+#[derive(Debug)]
+pub enum ReadOutcome {
+    /// The value.
+    Released(ReadSecret),
+    /// The caller has this version. The value was not fetched.
+    Unchanged(u64),
+}
+
 /// Reads a version of a secret, whole or one field.
+///
+/// Where the version selected is `known` to the caller, nothing is released and only that is said: it takes the right to read all the same, and leaves the event
+/// of a read with the outcome `unchanged`.
 pub async fn read(
     app: &App,
     caller: &Caller,
     path: &SecretPath,
     selector: &VersionSelector,
     field: Option<&FieldName>,
-) -> Result<ReadSecret, Failure> {
-    let outcome = try_read(app, caller, path, selector, field).await;
+    known: Option<u64>,
+) -> Result<ReadOutcome, Failure> {
+    let outcome = try_read(app, caller, path, selector, field, known).await;
     audited(app, caller, Action::Read, path.to_string(), outcome).await
 }
 
@@ -45,10 +58,17 @@ async fn try_read(
     path: &SecretPath,
     selector: &VersionSelector,
     field: Option<&FieldName>,
-) -> Result<ReadSecret, Failure> {
+    known: Option<u64>,
+) -> Result<ReadOutcome, Failure> {
     let mut connection = app.store.reader().await?;
     let rules = rules(app, &mut connection, caller, Some(&path.project())).await?;
-    let found = read_secret(&mut connection, path, &stored_selector(selector)).await?;
+    let found = read_secret(
+        &mut connection,
+        path,
+        &stored_selector(selector),
+        known.and_then(|known| i64::try_from(known).ok()),
+    )
+    .await?;
     drop(connection);
     let (secret, version) = found.map_or((None, None), |found| (Some(found.secret), found.version));
     let secret = checked(app, &rules, secret)?;
@@ -75,6 +95,11 @@ async fn try_read(
         VersionState::Destroyed => return Err(Failure::VersionDestroyed),
     }
     let policies = grant.policies().to_vec();
+    let version_number = unsigned(version.version);
+    if known == Some(version_number) {
+        app.audit.commit(event(app, caller, (Action::Read, "unchanged"), path.to_string(), number, policies)).await?;
+        return Ok(ReadOutcome::Unchanged(version_number));
+    }
     let bytes = opened(app, &rules, &version, grant)?;
     let payload = Payload::decode(&version.media_type, bytes).map_err(|error| Failure::Integrity(error.to_string()))?;
     let payload = match field {
@@ -82,12 +107,13 @@ async fn try_read(
         None => payload,
     };
     leave_event(app, caller, Action::Read, path.to_string(), number, policies).await?;
-    Ok(ReadSecret {
-        version: unsigned(version.version),
+    app.activity.note_read(secret.id, app.clock.now());
+    Ok(ReadOutcome::Released(ReadSecret {
+        version: version_number,
         revision: unsigned(secret.revision),
         created_at: version.created_at,
         payload,
-    })
+    }))
 }
 
 /// Whether the selector is a pointer that is set: then there is a version, or somebody removed it.
@@ -101,7 +127,8 @@ fn points_somewhere(secret: &SecretRow, selector: &VersionSelector) -> bool {
     }
 }
 
-fn one_field(payload: Payload, name: &FieldName) -> Result<Payload, Failure> {
+/// One field of a payload, alone.
+pub(super) fn one_field(payload: Payload, name: &FieldName) -> Result<Payload, Failure> {
     match payload {
         Payload::Fields(mut fields) => match fields.remove(name) {
             Some(value) => Ok(Payload::Fields([(name.clone(), value)].into())),

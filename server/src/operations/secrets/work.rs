@@ -2,9 +2,9 @@
 //! hold many of them; the outer function is one such transaction with one operation in it:
 //!
 //! ```text
-//! let mut work = Work::begin(app).await?;
-//! let outcome = put_in(app, caller, &mut work, put).await;   // as often as there are operations
-//! work.finish(app, caller, outcome).await                    // notices, manifests, events, commit; or the refusal's event
+//! run(app, caller, async |work| {
+//!     put_in(app, caller, work, put).await   // as often as there are operations
+//! }).await                                   // notices, manifests, events, commit; or the refusal's event
 //! ```
 
 use super::{checked, resource};
@@ -91,7 +91,7 @@ pub(super) struct Held {
 
 impl Work {
     /// Begins a transaction.
-    pub async fn begin(app: &App) -> Result<Self, Failure> {
+    pub(super) async fn begin(app: &App) -> Result<Self, Failure> {
         let transaction = app.store.begin().await?;
         Ok(Self { transaction, events: Vec::new(), changed: BTreeSet::new(), expires: false, ledgers: BTreeMap::new() })
     }
@@ -200,7 +200,12 @@ impl Work {
 
     /// Ends the transaction: after success it tells watchers, writes manifests and events, and commits; otherwise nothing happened, and a refusal leaves its
     /// event.
-    pub async fn finish<T>(mut self, app: &App, caller: &Caller, outcome: Result<T, Halt>) -> Result<T, Failure> {
+    pub(super) async fn finish<T>(
+        mut self,
+        app: &App,
+        caller: &Caller,
+        outcome: Result<T, Halt>,
+    ) -> Result<T, Failure> {
         match outcome {
             Ok(value) => {
                 self.commit(app).await?;
@@ -276,9 +281,13 @@ impl Held {
 
 /// Decides; a refusal's event is left once the transaction is gone.
 fn demand(app: &App, caller: &Caller, rules: &Rules, action: Action, resource: Resource<'_>) -> Result<Grant, Halt> {
-    decide(app, caller, rules, action, resource).map_err(|denied| Halt::Refused {
+    let grant = decide(app, caller, rules, action, resource).map_err(|denied| Halt::Refused {
         action,
         resource: resource.name(),
         denied,
-    })
+    })?;
+    if let Some(once) = &caller.once {
+        once.note(action, resource.name());
+    }
+    Ok(grant)
 }
