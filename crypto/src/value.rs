@@ -1,5 +1,6 @@
 //! Secrets' values: sealed for whoever may write, opened for whoever was granted to read.
 
+use crate::capability::Maintenance;
 use crate::key::Key;
 use crate::keyring::{Keyring, ProjectKey};
 use crate::names::{DataKey, Value};
@@ -79,6 +80,19 @@ impl Keyring {
         if !granted {
             return Err(OpenError::OtherGrant);
         }
+        self.open_granted(key, names, sealed)
+    }
+
+    /// Opens a version for work that reveals nothing of it: whoever holds [`Maintenance`] answers for that.
+    ///
+    /// Construction: as [`Self::open_value`].
+    pub fn open_for_maintenance(
+        &self,
+        key: &ProjectKey,
+        names: &VersionNames<'_>,
+        sealed: &SealedVersion,
+        _: &Maintenance,
+    ) -> Result<SecretBytes, OpenError> {
         self.open_granted(key, names, sealed)
     }
 
@@ -236,6 +250,17 @@ mod tests {
             keyring.rewrap(&key, &next, &renamed, &version.wrapped_key),
             Err(OpenError::WrappedKey(EnvelopeError::OtherKeyOrNames))
         );
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "the test of what the right allows")]
+    fn maintenance_opens_what_it_names_and_nothing_else() {
+        let Sealed { keyring, key, version } = sealed();
+        let right = Maintenance::assume();
+        let opened = keyring.open_for_maintenance(&key, &NAMES, &version, &right).unwrap();
+        assert_eq!(opened.expose_bytes(), b"hunter2");
+        let other = VersionNames { version: 8, ..NAMES };
+        assert!(keyring.open_for_maintenance(&key, &other, &version, &right).is_err());
     }
 
     proptest! {

@@ -15,12 +15,16 @@ mod notifications;
 mod policies;
 mod pool;
 mod projects;
+mod quarantines;
+mod remac;
 mod replicas;
 mod revision;
 mod roles;
+mod rotations;
 mod secrets;
 mod tokens;
 mod tombstones;
+mod uses;
 
 pub use audit::{AuditRow, EventWriter, insert_events};
 pub use clusters::{ClusterRow, RetiredNameRow, clusters, delete_cluster, insert_cluster, retire_name, retired_names};
@@ -42,14 +46,22 @@ pub use projects::{
     ProjectKeyRow, ProjectRow, ProjectSettings, insert_project, insert_project_key, project_keys, projects,
     update_project, update_project_key,
 };
-pub use replicas::{beat, live_replicas, try_duty};
+pub use quarantines::{QuarantineRow, delete_quarantine, insert_quarantine, quarantines};
+pub use remac::{Remac, delete_all_tokens, delete_idempotency_keys, delete_project};
+pub use replicas::{beat, leave, live_replicas, try_duty};
 pub use revision::{RevisionRow, insert_revision, lock_revision, revision, update_revision};
 pub use roles::{
     MemberRow, RoleRow, delete_members, delete_role, insert_member, insert_role, members_of_project, roles_of_project,
 };
+pub use rotations::{
+    Progress, RotationKind, RotationRow, claim_rotation, delete_finished_rotations, insert_rotation, note_failure, open_rotations, remac_rotation, rotations, update_progress,
+};
 pub use secrets::{
     Found, SecretRow, Selector, VersionRow, VersionState, find_secret, insert_secret, insert_version, list_secrets,
-    lock_secret, read_secret, update_secret, update_version, versions_of,
+    delete_some_secrets, lock_secret, lock_secrets_after, read_secret, reseal_version, rewrap_versions, update_secret, update_version, versions_before, versions_of,
 };
 pub use tokens::{TokenRow, insert_token, tokens};
 pub use tombstones::{TombstoneRow, delete_tombstones, insert_tombstone, tombstones};
+pub use uses::{
+    Use, await_keys, count_versions, hold_keys, is_wrapped_before, project_authenticated_before, project_wrapped_otherwise, projects_wrapped_otherwise, secrets_authenticated_before, uses_of_project_keys, uses_of_terms,
+};

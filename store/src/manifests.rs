@@ -25,7 +25,7 @@ impl ManifestScope {
         }
     }
 
-    fn from_id(id: Uuid) -> Self {
+    pub(crate) fn from_id(id: Uuid) -> Self {
         if id.is_nil() { Self::Instance } else { Self::Project(ProjectId(id)) }
     }
 }
