@@ -56,6 +56,7 @@ codes! {
     FieldNotFound = "field_not_found", 404, "The secret's version has no such field.", "Read it whole to see its fields.";
     MethodNotAllowed = "method_not_allowed", 405, "The route exists, but not with this method.", "See the API's documentation.";
     AlreadyExists = "already_exists", 409, "Something of this name exists.", "Choose another name.";
+    NotNow = "not_now", 409, "It cannot be done as things are now.", "See `detail` for what stands in the way.";
     VersionConflict = "version_conflict", 412, "The secret's current version is not the one the request was made for.", "Read it again and decide anew.";
     BodyTooLarge = "body_too_large", 413, "The body is larger than allowed.", "A payload is at most 1 MiB.";
     UnsupportedMediaType = "unsupported_media_type", 415, "The body's content type is not application/json.", "Send JSON with `content-type: application/json`.";

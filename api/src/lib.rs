@@ -6,6 +6,7 @@
 pub mod access;
 pub mod agent;
 mod error;
+pub mod keys;
 pub mod login;
 mod secret_text;
 pub mod secrets;
@@ -38,6 +39,16 @@ pub mod routes {
     pub const GRANTS: &str = "/api/v1/grants";
     /// `GET` with `?project=`, `PUT`, `DELETE` with `?project=&name=`: a project's free-text policies.
     pub const POLICIES: &str = "/api/v1/policies";
+    /// `POST`: a project's keys are destroyed.
+    pub const PROJECTS_SHRED: &str = "/api/v1/projects/shred";
+    /// `GET`: terms, keys, what uses them, and rotations.
+    pub const KEYS: &str = "/api/v1/keys";
+    /// `POST`: a key is made anew.
+    pub const KEYS_ROTATE: &str = "/api/v1/keys/rotate";
+    /// `POST`: a term is destroyed.
+    pub const KEYS_DESTROY: &str = "/api/v1/keys/destroy";
+    /// `POST`: a quarantined scope is confirmed.
+    pub const KEYS_CONFIRM: &str = "/api/v1/keys/confirm";
     /// `GET`: the process is alive.
     pub const HEALTHZ: &str = "/healthz";
     /// `GET`: the process can serve.

@@ -26,6 +26,7 @@ mod access;
 mod builder;
 mod client;
 mod error;
+mod keys;
 mod retry;
 mod secrets;
 mod session;

@@ -321,7 +321,11 @@ pub async fn rewrap(root: &RootKeys, names: RootWrapped, wrapped: &[u8]) -> Resu
 }
 
 /// Wraps a key by the root. The plaintext embeds the names before the key, because not every provider has associated data (KMS v2 has none).
-pub(crate) async fn root_wrap(root: &dyn RootKeyProvider, names: RootWrapped, key: &Key) -> Result<Vec<u8>, KeyringError> {
+pub(crate) async fn root_wrap(
+    root: &dyn RootKeyProvider,
+    names: RootWrapped,
+    key: &Key,
+) -> Result<Vec<u8>, KeyringError> {
     let embedded = names.encode();
     let mut plaintext = Vec::with_capacity(embedded.len() + KEY_LENGTH);
     plaintext.extend_from_slice(&embedded);

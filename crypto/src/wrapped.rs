@@ -127,7 +127,9 @@ mod tests {
         for state in KeyState::ALL {
             assert_eq!(state.as_str().parse(), Ok(state));
         }
-        assert!(KeyState::PreActive.may_become(KeyState::Active) && !KeyState::DecryptOnly.may_become(KeyState::Active));
+        assert!(
+            KeyState::PreActive.may_become(KeyState::Active) && !KeyState::DecryptOnly.may_become(KeyState::Active)
+        );
         assert!("Active".parse::<KeyState>().is_err() && "row".parse::<Purpose>().is_err());
     }
 }

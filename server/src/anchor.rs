@@ -154,6 +154,11 @@ impl Checkpoint {
         Ok(())
     }
 
+    /// Whether a scope's rows are those that were anchored.
+    pub fn is_mark_of(&self, row: &ManifestRow) -> bool {
+        self.manifests.get(&row.scope.id()).is_some_and(|mark| mark.epoch == row.epoch && mark.root == hex(&row.root))
+    }
+
     /// Whether anything in it is newer than in `other`: then it must not be written over.
     fn is_ahead_of(&self, other: &Self) -> bool {
         let epoch = |checkpoint: &Self, scope: &Uuid| checkpoint.manifests.get(scope).map_or(0, |mark| mark.epoch);
@@ -250,7 +255,8 @@ fn replace(path: &Path, text: &str) -> anyhow::Result<()> {
     std::fs::File::open(directory).and_then(|directory| directory.sync_all()).with_context(context)
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Bytes as lower-case hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");

@@ -11,7 +11,7 @@ use strongroom_policy::Engine;
 use strongroom_store::{AuditRow, Store, Transaction, insert_events};
 use time::OffsetDateTime;
 use tokio::{
-    sync::{Mutex, Semaphore, watch},
+    sync::{Mutex, Notify, Semaphore, watch},
     time::Instant,
 };
 use uuid::Uuid;
@@ -39,6 +39,10 @@ pub struct App {
     pub watchers: Arc<Watchers>,
     /// Clients of the registered clusters.
     pub reviewers: Reviewers,
+    /// Wakes the work on keys: a rotation was asked for.
+    pub rotations: Notify,
+    /// How long a key is kept after nothing is protected by it any more.
+    pub destroy_after: time::Duration,
     /// The longest life of a session in seconds.
     pub session_seconds: u32,
     /// How long clients may take.

@@ -32,6 +32,9 @@ pub enum Failure {
     /// Something of this name exists.
     #[error("{0} exists already")]
     Conflict(Conflict),
+    /// It cannot be done as things are now; says why, never a value.
+    #[error("{0}")]
+    NotNow(String),
     /// Well-formed, but it cannot be; says what and where, never a value.
     #[error("{0}")]
     Invalid(String),
@@ -67,6 +70,7 @@ impl Failure {
             Self::FieldNotFound => ErrorCode::FieldNotFound,
             Self::VersionConflict => ErrorCode::VersionConflict,
             Self::Conflict(_) => ErrorCode::AlreadyExists,
+            Self::NotNow(_) => ErrorCode::NotNow,
             Self::Invalid(_) => ErrorCode::UnprocessableContent,
             Self::BadPolicy(_) => ErrorCode::BadPolicy,
             Self::Unavailable(_) => ErrorCode::Unavailable,

@@ -12,6 +12,7 @@ use crate::{
     keys::Keys,
     metrics,
     root::{Root, Waiting},
+    rotation::rotate,
     serve::{serve, tls},
     settings::Settings,
     watchers::{Watchers, listen},
@@ -24,7 +25,7 @@ use strongroom_policy::Engine;
 use strongroom_store::{InstanceKind, Options, Store, manifests};
 use tokio::{
     net::TcpListener,
-    sync::{Mutex, Semaphore, watch},
+    sync::{Mutex, Notify, Semaphore, watch},
     task::{JoinHandle, JoinSet},
 };
 
@@ -38,6 +39,7 @@ pub struct Server {
     serving: JoinHandle<()>,
     listening: JoinHandle<()>,
     following: JoinHandle<()>,
+    rotating: JoinHandle<()>,
     background: Background,
 }
 
@@ -97,6 +99,8 @@ pub async fn open_app(settings: &Settings, stop: watch::Receiver<bool>) -> anyho
         audit,
         watchers: Arc::new(Watchers::default()),
         reviewers: Reviewers::new(settings.reviewer_token.clone()),
+        rotations: Notify::new(),
+        destroy_after: time::Duration::seconds(i64::from(settings.destroy_after_seconds)),
         session_seconds: settings.session_seconds,
         deadlines: settings.deadlines,
         readiness: Mutex::default(),
@@ -133,10 +137,11 @@ impl Server {
         let (app, background) = open_app(settings, stopped.clone()).await?;
         let listening = tokio::spawn(listen(app.store.clone(), app.watchers.clone()));
         let following = tokio::spawn(follow(app.clone(), stopped.clone()));
+        let rotating = tokio::spawn(rotate(app.clone(), stopped.clone()));
         let serving =
             tokio::spawn(serve(listener, tls, http::router(app), settings.connections, settings.deadlines, stopped));
         tracing::info!(%address, instance = settings.instance, "serving");
-        Ok(Self { address, stop, serving, listening, following, background })
+        Ok(Self { address, stop, serving, listening, following, rotating, background })
     }
 
     /// Where it listens.
@@ -151,6 +156,7 @@ impl Server {
         self.listening.abort();
         let _ = self.listening.await;
         let _ = self.following.await;
+        let _ = self.rotating.await;
         self.background.finish().await;
         tracing::info!("stopped");
     }

@@ -54,14 +54,18 @@ pub use roles::{
     MemberRow, RoleRow, delete_members, delete_role, insert_member, insert_role, members_of_project, roles_of_project,
 };
 pub use rotations::{
-    Progress, RotationKind, RotationRow, claim_rotation, delete_finished_rotations, insert_rotation, note_failure, open_rotations, remac_rotation, rotations, update_progress,
+    Progress, RotationKind, RotationRow, claim_rotation, delete_finished_rotations, insert_rotation, note_failure,
+    open_rotations, remac_rotation, rotations, update_progress,
 };
 pub use secrets::{
-    Found, SecretRow, Selector, VersionRow, VersionState, find_secret, insert_secret, insert_version, list_secrets,
-    delete_some_secrets, lock_secret, lock_secrets_after, read_secret, reseal_version, rewrap_versions, update_secret, update_version, versions_before, versions_of,
+    Found, SecretRow, Selector, VersionRow, VersionState, delete_some_secrets, find_secret, insert_secret,
+    insert_version, list_secrets, lock_all_secrets_after, lock_secret, lock_secrets_after, read_secret, reseal_version,
+    rewrap_versions, update_secret, update_version, versions_before, versions_of,
 };
 pub use tokens::{TokenRow, insert_token, tokens};
 pub use tombstones::{TombstoneRow, delete_tombstones, insert_tombstone, tombstones};
 pub use uses::{
-    Use, await_keys, count_versions, hold_keys, is_wrapped_before, project_authenticated_before, project_wrapped_otherwise, projects_wrapped_otherwise, secrets_authenticated_before, uses_of_project_keys, uses_of_terms,
+    Use, await_keys, count_versions, hold_keys, is_wrapped_before, project_authenticated_before,
+    project_with_retired_keys, project_wrapped_otherwise, projects_wrapped_otherwise, retired_project_keys,
+    secrets_authenticated_before, uses_of_project_keys, uses_of_terms,
 };

@@ -1,7 +1,8 @@
 //! New MACs for access rows that stay as they are.
 
 use crate::{
-    ClusterRow, GrantRow, ManifestScope, MemberRow, PolicyRow, ProjectRow, QuarantineRow, RetiredNameRow, RoleRow, TombstoneRow,
+    ClusterRow, GrantRow, ManifestScope, MemberRow, PolicyRow, ProjectRow, QuarantineRow, RetiredNameRow, RoleRow,
+    TombstoneRow,
     error::{StoreError, one_row},
     pool::Connection,
 };
@@ -10,7 +11,8 @@ use strongroom_core::{MacRow, Maced, ProjectId};
 /// A row whose MAC can be written alone.
 pub trait Remac: MacRow + Sized {
     /// Writes the row's new MAC.
-    fn write_mac(connection: &mut Connection, row: &Maced<Self>) -> impl Future<Output = Result<(), StoreError>> + Send;
+    fn write_mac(connection: &mut Connection, row: &Maced<Self>)
+    -> impl Future<Output = Result<(), StoreError>> + Send;
 }
 
 macro_rules! remac {
@@ -40,7 +42,9 @@ remac! {
 
 /// Removes everything of a project but its secrets: they must be gone.
 pub async fn delete_project(connection: &mut Connection, project: ProjectId) -> Result<(), StoreError> {
-    sqlx::query!("DELETE FROM tombstones WHERE scope = $1", ManifestScope::Project(project).id()).execute(&mut *connection).await?;
+    sqlx::query!("DELETE FROM tombstones WHERE scope = $1", ManifestScope::Project(project).id())
+        .execute(&mut *connection)
+        .await?;
     sqlx::query!("DELETE FROM policies WHERE project_id = $1", project.0).execute(&mut *connection).await?;
     sqlx::query!("DELETE FROM grants WHERE project_id = $1", project.0).execute(&mut *connection).await?;
     // Their members go with them.

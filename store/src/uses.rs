@@ -102,6 +102,30 @@ pub async fn project_wrapped_otherwise(
     Ok(found.map(ProjectId))
 }
 
+/// A project with a key that is kept only for what it wrapped, but for these. Nothing of it is verified.
+pub async fn project_with_retired_keys(
+    connection: &mut Connection,
+    but: &[Uuid],
+) -> Result<Option<ProjectId>, StoreError> {
+    let found = sqlx::query_scalar!(
+        "SELECT project_id FROM project_keys WHERE state = 'decrypt-only' AND project_id <> ALL ($1) ORDER BY project_id LIMIT 1",
+        but
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(found.map(ProjectId))
+}
+
+/// The projects with a key that is kept only for what it wrapped. Nothing of it is verified.
+pub async fn retired_project_keys(connection: &mut Connection) -> Result<Vec<ProjectId>, StoreError> {
+    let found = sqlx::query_scalar!(
+        "SELECT DISTINCT project_id FROM project_keys WHERE state = 'decrypt-only' ORDER BY project_id LIMIT 100"
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(found.into_iter().map(ProjectId).collect())
+}
+
 /// How many projects have a key that another term than this one wraps.
 pub async fn projects_wrapped_otherwise(connection: &mut Connection, term: i32) -> Result<i64, StoreError> {
     Ok(sqlx::query_scalar!(

@@ -15,6 +15,7 @@ mod locks;
 mod login;
 mod replicas;
 mod review;
+mod rotation;
 mod routes;
 mod secrets;
 mod start;

@@ -167,7 +167,7 @@ pub(super) async fn delete_policy(
     none(&caller, policies::delete(&app, &caller, &project, &name).await)
 }
 
-fn one(caller: &Caller, outcome: Result<impl Serialize, Failure>) -> Result<Response, Refusal> {
+pub(super) fn one(caller: &Caller, outcome: Result<impl Serialize, Failure>) -> Result<Response, Refusal> {
     outcome.map(|body| json(&body)).map_err(|failure| Refusal::from_failure(failure, caller.origin))
 }
 
@@ -175,6 +175,6 @@ fn many<T: Serialize>(caller: &Caller, outcome: Result<Vec<T>, Failure>) -> Resu
     one(caller, outcome.map(|items| Items { items }))
 }
 
-fn none(caller: &Caller, outcome: Result<(), Failure>) -> Result<StatusCode, Refusal> {
+pub(super) fn none(caller: &Caller, outcome: Result<(), Failure>) -> Result<StatusCode, Refusal> {
     outcome.map(|()| StatusCode::NO_CONTENT).map_err(|failure| Refusal::from_failure(failure, caller.origin))
 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use strongroom_api::{
     ErrorCode,
     access::{NewCluster, NewGrant, NewProject, Policy, Role},
+    keys::{ConfirmScope, DestroyTerm, Rotate, ShredProject},
     login::Login,
     secrets::PutSecret,
     watch::Watch,
@@ -43,6 +44,10 @@ limits! {
     Role => 640,
     NewGrant => 16,
     Policy => 64,
+    Rotate => 4,
+    DestroyTerm => 4,
+    ConfirmScope => 4,
+    ShredProject => 4,
 }
 
 /// A parsed body.

@@ -5,6 +5,7 @@ mod body;
 mod caller;
 mod guard;
 mod health;
+mod keys;
 mod login;
 mod problem;
 mod query;
@@ -31,10 +32,15 @@ pub const ROUTES: &[(&str, &[&str])] = &[
     (routes::SECRETS, &["GET"]),
     (routes::WATCH, &["POST"]),
     (routes::PROJECTS, &["GET", "POST"]),
+    (routes::PROJECTS_SHRED, &["POST"]),
     (routes::CLUSTERS, &["GET", "POST", "DELETE"]),
     (routes::ROLES, &["GET", "PUT", "DELETE"]),
     (routes::GRANTS, &["GET", "POST", "DELETE"]),
     (routes::POLICIES, &["GET", "PUT", "DELETE"]),
+    (routes::KEYS, &["GET"]),
+    (routes::KEYS_ROTATE, &["POST"]),
+    (routes::KEYS_DESTROY, &["POST"]),
+    (routes::KEYS_CONFIRM, &["POST"]),
     (routes::HEALTHZ, &["GET"]),
     (routes::READYZ, &["GET"]),
     (routes::METRICS, &["GET"]),
@@ -57,6 +63,11 @@ pub fn router(app: Arc<App>) -> Router {
         .route(routes::ROLES, get(access::roles).put(access::put_role).delete(access::delete_role))
         .route(routes::GRANTS, get(access::grants).post(access::create_grant).delete(access::delete_grant))
         .route(routes::POLICIES, get(access::policies).put(access::put_policy).delete(access::delete_policy))
+        .route(routes::PROJECTS_SHRED, post(keys::shred_project))
+        .route(routes::KEYS, get(keys::status))
+        .route(routes::KEYS_ROTATE, post(keys::rotate))
+        .route(routes::KEYS_DESTROY, post(keys::destroy_term))
+        .route(routes::KEYS_CONFIRM, post(keys::confirm_scope))
         .route(routes::HEALTHZ, get(health::healthz))
         .route(routes::READYZ, get(health::readyz))
         .route(routes::METRICS, get(health::metrics))

@@ -33,7 +33,7 @@ impl Refusal {
             | Failure::OutcomeUnknown
             | Failure::AuditUnavailable => None,
             Failure::Conflict(conflict) => Some(format!("{conflict} exists already")),
-            Failure::Invalid(message) | Failure::BadPolicy(message) => Some(message),
+            Failure::NotNow(message) | Failure::Invalid(message) | Failure::BadPolicy(message) => Some(message),
             Failure::Unavailable(what) => Some(format!("{what} is not available")),
             Failure::Integrity(message) => {
                 metrics::counter!(names::INTEGRITY).increment(1);

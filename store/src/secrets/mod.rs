@@ -8,7 +8,9 @@ mod write;
 
 pub use list::list_secrets;
 pub use read::{Found, Selector, find_secret, lock_secret, read_secret};
-pub use rekey::{delete_some_secrets, lock_secrets_after, reseal_version, rewrap_versions, versions_before};
+pub use rekey::{
+    delete_some_secrets, lock_all_secrets_after, lock_secrets_after, reseal_version, rewrap_versions, versions_before,
+};
 pub use versions::{insert_version, update_version, versions_of};
 pub use write::{insert_secret, update_secret};
 

@@ -19,9 +19,28 @@ pub async fn lock_secrets_after(
         RawSecret,
         "SELECT id, project_id, path, state, latest_version, current_version, previous_version, created_at, updated_at, pending_version, aliases, labels,
                 owner, expires_at, deletion_protected, keep_versions, oldest_version, revision, mac_generation, mac_layout, mac
-         FROM secrets WHERE project_id = $1 AND ($2::uuid IS NULL OR id > $2) ORDER BY id LIMIT $3 FOR UPDATE SKIP LOCKED",
+         FROM secrets WHERE project_id = $1 AND id > $2 ORDER BY id LIMIT $3 FOR UPDATE SKIP LOCKED",
         project.0,
-        after,
+        after.unwrap_or_default(),
+        limit
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter().map(RawSecret::unverified).collect()
+}
+
+/// The instance's secrets after `after`, in the order of their ids, locked; those that somebody else holds are left out.
+pub async fn lock_all_secrets_after(
+    connection: &mut Connection,
+    after: Option<Uuid>,
+    limit: i64,
+) -> Result<Vec<Unverified<SecretRow>>, StoreError> {
+    let rows = sqlx::query_as!(
+        RawSecret,
+        "SELECT id, project_id, path, state, latest_version, current_version, previous_version, created_at, updated_at, pending_version, aliases, labels,
+                owner, expires_at, deletion_protected, keep_versions, oldest_version, revision, mac_generation, mac_layout, mac
+         FROM secrets WHERE id > $1 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED",
+        after.unwrap_or_default(),
         limit
     )
     .fetch_all(connection)

@@ -43,8 +43,19 @@ async fn try_read(
     field: Option<&FieldName>,
 ) -> Result<ReadSecret, Failure> {
     let mut connection = app.store.reader().await?;
-    let rules = rules(app, &mut connection, caller, Some(&path.project())).await?;
+    let mut rules_now = rules(app, &mut connection, caller, Some(&path.project())).await?;
     let found = read_secret(&mut connection, path, &stored_selector(selector)).await?;
+    // A rotation may have made a key and moved the version to it between the two queries.
+    let generation = found.as_ref().and_then(|found| found.version.as_ref()).map(|version| {
+        // It decides which rows are looked at again, no more.
+        version.claimed(|version| version.project_key_generation)
+    });
+    if let (Some(generation), Some(project)) = (generation, rules_now.project())
+        && !project.has_key(generation)
+    {
+        rules_now = rules(app, &mut connection, caller, Some(&path.project())).await?;
+    }
+    let rules = rules_now;
     drop(connection);
     let (secret, version) = found.map_or((None, None), |found| (Some(found.secret), found.version));
     let secret = checked(app, &rules, secret)?;

@@ -9,7 +9,7 @@ use crate::{
 use std::time::{Duration, Instant};
 use strongroom_core::{Action, Decision, SecretPath, Verified};
 use strongroom_policy::Grant;
-use strongroom_store::{SecretRow, Transaction, find_secret, lock_secret, notify_change};
+use strongroom_store::{SecretRow, Transaction, find_secret, hold_keys, lock_secret, notify_change};
 
 /// Rules older than this are read again before a write is done by them.
 const STALE: Duration = Duration::from_millis(100);
@@ -39,6 +39,8 @@ impl Write {
     /// right to be revoked. Whoever is refused never holds the lock: he could keep others from writing with it.
     pub(super) async fn begin(app: &App, caller: &Caller, path: &SecretPath, action: Action) -> Result<Self, Failure> {
         let mut transaction = app.store.begin().await?;
+        // Before the rules, which bring the project's key, and before the keyring follows: neither is destroyed until this is over.
+        hold_keys(transaction.connection()).await?;
         let mut rules_now = rules(app, transaction.connection(), caller, Some(&path.project())).await?;
         let found = checked(app, &rules_now, find_secret(transaction.connection(), path).await?)?;
         let mut decision = decide(app, caller, &rules_now, action, resource(path, found.as_deref(), None));

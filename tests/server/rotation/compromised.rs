@@ -1,0 +1,1 @@
+//! A term may be known to somebody.

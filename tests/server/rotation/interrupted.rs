@@ -1,0 +1,1 @@
+//! A rotation goes on wherever it was when its server ended.
