@@ -5,6 +5,7 @@ use crate::{
     connection::ConnectionOptions,
     failure::{Exit, Failure},
     get, grants,
+    keys::KeyVerb,
     output::{Output, Printer},
     policies::PolicyVerb,
     projects::ProjectVerb,
@@ -80,6 +81,11 @@ enum Verb {
         #[command(subcommand)]
         verb: PolicyVerb,
     },
+    /// The instance's keys: what there is, and making them anew.
+    Keys {
+        #[command(subcommand)]
+        verb: KeyVerb,
+    },
     /// Show who the server takes you for.
     #[command(after_help = "Example: strongroom whoami")]
     Whoami,
@@ -121,6 +127,7 @@ impl Command {
             Verb::Revoke(arguments) => grants::revoke(&arguments, &connection, &printer).await,
             Verb::Grants(arguments) => grants::list(&arguments, &connection, &printer).await,
             Verb::Policy { verb } => verb.run(&connection, &printer).await,
+            Verb::Keys { verb } => verb.run(&connection, &printer).await,
             Verb::Whoami => session::whoami(&connection, &printer).await,
             Verb::Status => session::status(&connection, &printer).await,
             #[cfg(feature = "dev")]

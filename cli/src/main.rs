@@ -12,6 +12,7 @@ mod failure;
 mod get;
 mod grants;
 mod input;
+mod keys;
 mod output;
 mod policies;
 mod profile;

@@ -14,7 +14,7 @@ async fn a_shredded_project_cannot_be_read_from_then_on_and_its_name_is_free_onc
     let mut world = World::new().await;
     let id =
         world.admin().projects().await.unwrap().into_iter().find(|found| found.name == project("shop")).unwrap().id;
-    assert_eq!(world.admin().shred_project(&shred("shop", "other")).await.unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(world.admin().shred_project(&shred("shop", "other")).await.unwrap_err().kind(), ErrorKind::BadRequest);
     assert_eq!(world.admin().shred_project(&shred("none", "none")).await.unwrap_err().kind(), ErrorKind::NotFound);
     // The work cannot go on: what is left stays to be looked at.
     let mut lock = world.server.sql().await;
