@@ -1,4 +1,4 @@
-//! What reading and writing secrets costs, over TLS: requests per second, latency, and CPU seconds per 10,000 requests of the server and of PostgreSQL.
+//! What reading and writing secrets and rotating keys costs, over TLS: requests per second, latency, and CPU seconds per 10,000 requests of the server and of PostgreSQL.
 //!
 //! `cargo bench -p strongroom-tests --bench reads`. The server is this program again, in a process of its own, so that its CPU time can be told from the
 //! client's; PostgreSQL is a private one, with fsync on. CPU seconds repeat to some 10–20 % on a shared machine; requests per second do not.
@@ -12,13 +12,17 @@ use std::{
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
-use strongroom_api::access::{NewCluster, NewGrant, NewProject, Trust};
+use strongroom_api::{
+    access::{NewCluster, NewGrant, NewProject, Trust},
+    keys::Rotate,
+};
 use strongroom_client::{Client, Credential, PutOptions};
 use strongroom_core::{
     Action, Clock as _, FieldName, Payload, ProjectName, Reference, Scope, SecretBytes, SecretPath, SystemClock,
 };
 use strongroom_local::{Issuer, Pod, Postgres, PostgresOptions};
 use strongroom_server::{Server, Settings, app::Origin, init::Init, open_app, operations::claim::claim, process};
+use strongroom_tests::Sql;
 
 const CONNECTIONS: usize = 16;
 const SECRETS: usize = 1_000;
@@ -106,6 +110,8 @@ async fn measure() -> Result<()> {
         client.list(&strongroom_core::FolderPath::parse("bench/").expect("a folder"), None).await.map(|_| ())
     })
     .await?;
+    rotate(&admin, &server, &postgres, &Rotate::ProjectKey { project: ProjectName::parse("bench")? }).await?;
+    rotate(&admin, &server, &postgres, &Rotate::Term { compromised: true, accept_unanchored: true }).await?;
     println!("resident under load         {:>8} KiB", resident(server.child.id())?);
     server.child.kill()?;
     postgres.stop().await?;
@@ -131,6 +137,35 @@ async fn prepare(admin: &Client, url: &str, ca: &[u8], directory: &Directory) ->
     fs::write(&token, issuer.token(&Pod::of("apps", "api"), "strongroom/bench/bench", SystemClock.now()).sign())?;
     let credential = Credential::TokenFile { cluster: "bench".into(), role: None, path: token };
     Ok(Client::builder(url).ca_bundle(ca).credential(credential).build()?)
+}
+
+/// How fast a rotation goes on, by the database: the last one ends the token of whoever asks. What it waits for before and after its batches is counted too.
+async fn rotate(admin: &Client, server: &Running, postgres: &Postgres, what: &Rotate) -> Result<()> {
+    let mut sql = Sql::connect(&postgres.url()).await;
+    let before = (cpu_of(&[server.child.id()]), cpu_of(&postgres_processes(postgres)?));
+    let started = Instant::now();
+    let rotation = admin.rotate(what).await?;
+    let progress = format!("SELECT done, stage FROM rotations WHERE id = '{}'", rotation.id);
+    let done = loop {
+        let row = sql.rows(&progress).await.remove(0);
+        if ["finished", "waiting-to-destroy"].contains(&row["stage"].as_str().context("a stage")?) {
+            break row["done"].as_f64().context("a figure")?;
+        }
+        ensure!(started.elapsed() < Duration::from_mins(10), "it does not end: {row}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    let elapsed = started.elapsed();
+    let after = (cpu_of(&[server.child.id()]), cpu_of(&postgres_processes(postgres)?));
+    let per_10k = |from: f64, to: f64| (to - from) * 10_000.0 / done;
+    println!(
+        "{:<19} {:>7.0}/s   {done:>7} versions in {:.2} s   CPU s per 10,000: server {:>6.2}, PostgreSQL {:>6.2}",
+        if rotation.compromised { "seal anew" } else { "rewrap" },
+        done / elapsed.as_secs_f64(),
+        elapsed.as_secs_f64(),
+        per_10k(before.0, after.0),
+        per_10k(before.1, after.1),
+    );
+    Ok(())
 }
 
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]

@@ -11,7 +11,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
-use strongroom_core::{ProjectName, Unverified, Verified};
+use strongroom_core::{ProjectId, ProjectName, Unverified, Verified};
 use strongroom_crypto::Entries;
 use strongroom_policy::GrantRule;
 use strongroom_store::{
@@ -137,6 +137,11 @@ impl InstanceAccess {
     /// The scopes that wait for an operator's word.
     pub fn quarantines(&self) -> &[Verified<QuarantineRow>] {
         &self.quarantines
+    }
+
+    /// Whether a project's rows wait for an operator's word: nothing is decided by them meanwhile.
+    pub fn is_quarantined(&self, project: ProjectId) -> bool {
+        self.quarantines.iter().any(|row| row.scope == ManifestScope::Project(project))
     }
 
     /// The project of a name. One whose keys were destroyed is among them.

@@ -110,7 +110,7 @@ impl Access {
             };
         };
         let scope = ManifestScope::Project(row.id);
-        if instance.quarantines().iter().any(|quarantine| quarantine.scope == scope) {
+        if instance.is_quarantined(row.id) {
             return Err(Failure::Integrity(format!(
                 "{} is quarantined: its access rows are others than the anchor says, and a term may be known to somebody. Confirm them, or restore them",
                 self::name(scope)

@@ -6,7 +6,7 @@ use super::{
     revision,
 };
 use crate::{
-    access::{InstanceAccess, Ledger, ProjectAccess},
+    access::{Access, InstanceAccess, Ledger, ProjectAccess},
     app::{App, Caller},
     failure::Failure,
 };
@@ -74,9 +74,16 @@ impl Change {
         }
         match decision {
             Ok(grant) => {
-                let access = rules.access();
-                let (instance, project) = (access.instance.clone(), access.project.clone());
-                Ok((Self { transaction, grant, ledger: Ledger::new(access), instance, further: Vec::new() }, project))
+                // Rules of a project have no place in a decision about the instance, so that its rows are looked at on their own.
+                let access = match about.project {
+                    Some(_) if about.resource.is_none() => {
+                        Access::now(app, transaction.connection(), about.project).await?
+                    }
+                    _ => rules.access().clone(),
+                };
+                let ledger = Ledger::new(&access);
+                let change = Self { transaction, grant, ledger, instance: access.instance, further: Vec::new() };
+                Ok((change, access.project))
             }
             Err(denied) => {
                 drop(transaction);
@@ -161,7 +168,7 @@ async fn decide_in(
     action: Action,
     about: About<'_>,
 ) -> Result<(Result<Grant, Denied>, Rules), Failure> {
-    let rules = rules(app, connection, caller, about.project).await?;
+    let rules = rules(app, connection, caller, about.resource).await?;
     let resource = about.resource.map_or(Resource::Instance, Resource::Project);
     Ok((decide(app, caller, &rules, action, resource), rules))
 }

@@ -13,12 +13,12 @@ use std::{collections::BTreeMap, sync::Arc};
 use strongroom_core::{ProjectId, ProjectName, Verified};
 use strongroom_crypto::{KeyState, Keyring, Maintenance, NewTerm, Purpose, SealedVersion, VersionNames, WrappedTerm};
 use strongroom_store::{
-    InstanceRow, ManifestScope, Progress, PurposeKeyRow, RevisionRow, RotationRow, SecretRow, TermRow, VersionRow,
-    VersionState, await_keys, claim_rotation, count_versions, delete_all_tokens, delete_finished_rotations,
-    delete_idempotency_keys, hold_keys, insert_project_key, insert_purpose_key, is_wrapped_before,
-    lock_all_secrets_after, open_rotations, project_authenticated_before, project_with_retired_keys, remac_rotation,
-    reseal_version, revision, secrets_authenticated_before, update_instance, update_project_key, update_purpose_key,
-    update_revision, update_secret, update_term, versions_before,
+    InstanceRow, Progress, PurposeKeyRow, RevisionRow, RotationRow, SecretRow, TermRow, VersionRow, VersionState,
+    await_keys, claim_rotation, count_versions, delete_all_tokens, delete_finished_rotations, delete_idempotency_keys,
+    hold_keys, insert_project_key, insert_purpose_key, is_wrapped_before, lock_all_secrets_after, open_rotations,
+    project_authenticated_before, project_with_retired_keys, remac_rotation, reseal_version, revision,
+    secrets_authenticated_before, update_instance, update_project_key, update_purpose_key, update_revision,
+    update_secret, update_term, versions_before,
 };
 use uuid::Uuid;
 
@@ -251,13 +251,10 @@ async fn batch(app: &App, rotation: &Verified<RotationRow>, access: &Access, gen
     hold_keys(step.connection()).await?;
     let cursor = step.progress.cursor;
     let found = lock_all_secrets_after(step.connection(), cursor, SECRETS).await?;
-    let waits = |project: ProjectId| {
-        access.instance.quarantines().iter().any(|row| row.scope == ManifestScope::Project(project))
-    };
     let (mut taken, mut by_project) = (Vec::new(), BTreeMap::<ProjectName, Vec<Uuid>>::new());
     for row in found {
         let is_old = row.generation() < generation;
-        if row.claimed(|row| waits(row.project)) {
+        if row.claimed(|row| access.instance.is_quarantined(row.project)) {
             taken.push(row.claimed(|row| row.id.0));
             continue;
         }

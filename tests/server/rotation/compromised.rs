@@ -182,7 +182,8 @@ async fn a_keyring_that_is_set_back_is_refused_by_a_server_that_has_seen_more() 
     let forged = old_keyring.mac_row(ManifestRow { scope: ManifestScope::Instance, epoch: 1_000, entries, root });
     let mac = forged.mac();
     world.sql.run(&format!("UPDATE manifests SET epoch = 1000, entries = {entries}, root = '\\x{text}', mac = '\\x{}', mac_generation = {} WHERE scope = '00000000-0000-0000-0000-000000000000'", hex(&mac.tag), mac.generation)).await;
-    let answer = world.server.request("GET", READ, Some(world.server.admin_token()), None).await;
+    let answer =
+        world.server.request("GET", strongroom_api::routes::SESSION, Some(world.server.admin_token()), None).await;
     assert_eq!((answer.status, answer.code().as_str()), (500, "integrity"));
 }
 
@@ -252,6 +253,14 @@ async fn a_project_whose_rows_are_others_than_the_anchor_says_waits_for_an_opera
     let answer = world.server.request("GET", READ, Some(&fresh), None).await;
     assert_eq!((answer.status, answer.code().as_str()), (500, "integrity"), "decisions there fail");
     assert!(world.admin().read(&reference("other/s0")).await.is_ok(), "and nowhere else");
+    assert_eq!(world.admin().projects().await.unwrap().len(), 1, "not even who sees it is decided");
+    // Whoever writes the database cannot lift it.
+    world.sql.run("CREATE TABLE _kept AS SELECT * FROM quarantines; DELETE FROM quarantines").await;
+    let replica = world.server.replica().await.unwrap();
+    let answer = replica.request("GET", strongroom_api::routes::SESSION, Some(world.server.admin_token()), None).await;
+    assert_eq!((answer.status, answer.code().as_str()), (500, "integrity"));
+    replica.stop().await;
+    world.sql.run("INSERT INTO quarantines SELECT * FROM _kept").await;
     let of_shop = "secrets WHERE mac_generation = 1";
     assert_eq!(world.sql.count(of_shop).await, SECRETS, "what is quarantined is not vouched for");
 

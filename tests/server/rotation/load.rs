@@ -10,7 +10,6 @@ use std::{
 };
 use strongroom_api::{keys::Rotate, watch::Watched};
 use strongroom_client::{Client, Credential, PutOptions, WatchEvent};
-use strongroom_core::SecretBytes;
 use strongroom_local::Pod;
 use strongroom_tests::{CLUSTER, Replica, TestServer, fields, path, project, reference};
 use tokio::{task::JoinSet, time::timeout};
@@ -89,7 +88,7 @@ async fn under_load(world: &mut World, work: impl AsyncFnOnce(&mut World)) {
                 counted.writes.fetch_add(1, Ordering::Relaxed);
             }
         });
-        let (fresh, counted) = (Clients::new_one(&world.server, clients.servers[index], &clients.tokens), load.clone());
+        let counted = load.clone();
         let make = {
             let (ca, address, tokens) = (world.server.ca(), clients.servers[index], clients.tokens.clone());
             move || {
@@ -102,7 +101,6 @@ async fn under_load(world: &mut World, work: impl AsyncFnOnce(&mut World)) {
                     .unwrap()
             }
         };
-        drop(fresh);
         tasks.spawn(async move {
             while counted.goes_on() {
                 // A client of its own logs in first.
@@ -196,5 +194,4 @@ async fn pods_notice_nothing_while_a_compromised_term_is_replaced() {
         world.finished(&rotation).await;
     })
     .await;
-    let _ = SecretBytes::from(String::new());
 }
