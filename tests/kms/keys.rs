@@ -75,24 +75,45 @@ async fn a_plugin_that_changes_its_key_is_noticed_and_what_it_wrapped_before_ope
     let (_stop, stopped) = tokio::sync::watch::channel(false);
     let (app, background) = open_app(&server.settings, stopped).await.unwrap();
     let wrapped = Wrapped::of(&server).await;
-    assert!(!wrapped.needs_rewrap(&app.root));
-    assert_eq!(app.root.key_id().as_deref(), Some("key-1"));
+    assert!(!wrapped.needs_rewrap(app.keys.root()));
+    assert_eq!(app.keys.root().key_id().as_deref(), Some("key-1"));
 
     plugin.add_key("key-2");
     plugin.behaves(&json!({"key": "key-2"}));
-    eventually("the running server notices", async || wrapped.needs_rewrap(&app.root)).await;
+    eventually("the running server notices", async || wrapped.needs_rewrap(app.keys.root())).await;
     assert!(was_logged("the KMS plugin wraps with another key now", &plugin.socket()));
-    assert_eq!(app.root.key_id().as_deref(), Some("key-2"));
-    assert!(wrapped.opens(&app.root).await);
+    assert_eq!(app.keys.root().key_id().as_deref(), Some("key-2"));
+    assert!(wrapped.opens(app.keys.root()).await);
     server.restart().await;
     assert_eq!(server.admin().whoami().await.unwrap().principal, "user:admin");
 
-    let rewrapped = wrapped.rewrap(&app.root).await;
-    assert!(!rewrapped.needs_rewrap(&app.root) && rewrapped.opens(&app.root).await);
+    let rewrapped = wrapped.rewrap(app.keys.root()).await;
+    assert!(!rewrapped.needs_rewrap(app.keys.root()) && rewrapped.opens(app.keys.root()).await);
     plugin.remove_key("key-1");
-    assert!(rewrapped.opens(&app.root).await && !wrapped.opens(&app.root).await);
+    assert!(rewrapped.opens(app.keys.root()).await && !wrapped.opens(app.keys.root()).await);
     drop(app);
     background.finish().await;
+}
+
+#[tokio::test]
+async fn what_a_plugin_wrapped_with_its_earlier_key_is_wrapped_anew_by_itself() {
+    let plugin = Plugin::start().await;
+    let mut server = TestServer::start_with(|settings| settings.root_key = plugin.settings()).await;
+    let before = Wrapped::of(&server).await;
+    plugin.add_key("key-2");
+    plugin.behaves(&json!({"key": "key-2"}));
+    eventually("it is wrapped anew", async || {
+        let now = Wrapped::of(&server).await;
+        now.keys.iter().zip(&before.keys).all(|(now, before)| now.1 != before.1)
+    })
+    .await;
+    let mut sql = server.sql().await;
+    let finished = "rotations WHERE kind = 'root' AND author = 'server' AND stage = 'finished'";
+    eventually("it is finished", async || sql.count(finished).await == 1).await;
+    plugin.remove_key("key-1");
+    server.restart().await;
+    assert_eq!(server.admin().whoami().await.unwrap().principal, "user:admin");
+    assert_eq!(server.admin().keys().await.unwrap().root_outdated, 0);
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use crate::{
     failure::Failure,
     metrics as names,
 };
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use step::Step;
 use strongroom_core::{Action, Decision, Unverified, Verified};
 use strongroom_store::{
@@ -41,7 +41,7 @@ enum Turn {
 
 /// Works until the server stops.
 pub(crate) async fn rotate(app: Arc<App>, mut stop: watch::Receiver<bool>) {
-    let mut worker = Worker { app, failing: HashSet::new(), rewraps: root::Watch::default() };
+    let mut worker = Worker { app, failing: HashMap::new(), rewraps: root::Watch::default() };
     loop {
         let turn = worker.pass(&stop).await.unwrap_or_else(|failure| {
             tracing::debug!(error = %failure, "cannot look for work on keys");
@@ -62,8 +62,8 @@ pub(crate) async fn rotate(app: Arc<App>, mut stop: watch::Receiver<bool>) {
 
 struct Worker {
     app: Arc<App>,
-    /// The rotations whose last step failed: a failure is logged when it begins.
-    failing: HashSet<Uuid>,
+    /// The rotations whose last step failed, and whether that was noted.
+    failing: HashMap<Uuid, bool>,
     rewraps: root::Watch,
 }
 
@@ -108,21 +108,27 @@ impl Worker {
         }
     }
 
+    /// Logs and notes a failure when it begins. The step's transaction may still be on its way back; then it is noted the next time.
     async fn failed(&mut self, id: Uuid, failure: &Failure) -> Result<(), Failure> {
-        if !self.failing.insert(id) {
-            return Ok(());
-        }
-        if let Failure::Integrity(_) = failure {
-            metrics::counter!(names::INTEGRITY).increment(1);
-        }
         let text = match failure {
             Failure::Internal(error) => format!("{error:#}"),
             other => other.to_string(),
         };
-        tracing::error!(rotation = %id, error = text, "a step of a rotation failed; it is tried again");
-        let mut transaction = self.app.store.begin().await?;
-        note_failure(transaction.connection(), id, &text).await?;
-        Ok(transaction.commit().await?)
+        let (is_logged, is_noted) = self.failing.get(&id).map_or((false, false), |noted| (true, *noted));
+        if !is_logged {
+            if let Failure::Integrity(_) = failure {
+                metrics::counter!(names::INTEGRITY).increment(1);
+            }
+            tracing::error!(rotation = %id, error = text, "a step of a rotation failed; it is tried again");
+            self.failing.insert(id, false);
+        }
+        if !is_noted {
+            let mut transaction = self.app.store.begin().await?;
+            let noted = note_failure(transaction.connection(), id, &text).await?;
+            transaction.commit().await?;
+            self.failing.insert(id, noted);
+        }
+        Ok(())
     }
 }
 

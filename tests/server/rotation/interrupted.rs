@@ -95,8 +95,7 @@ async fn a_rotation_that_is_killed_at_each_step_goes_on_and_every_row_opens() {
     let term =
         tokio::spawn(async move { admin.rotate(&Rotate::Term { compromised: false, accept_unanchored: false }).await });
     let sql = &mut world.sql;
-    let waits =
-        "pg_locks WHERE NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    let waits = "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
     eventually("it is asked", async || sql.count(waits).await > 0).await;
     let admin = world.admin();
     let key = tokio::spawn(async move { admin.rotate(&Rotate::ProjectKey { project: project("shop") }).await });
