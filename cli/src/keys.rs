@@ -255,10 +255,10 @@ fn shown(keys: &Keys) -> String {
         text += &table_text(&["QUARANTINED", "SCOPE", "ROOT"], &rows);
     }
     if keys.root_outdated > 0 {
-        text += &format!(
-            "\n{} keys are not wrapped by the current root key: strongroom keys rotate root\n",
-            keys.root_outdated
-        );
+        let count = keys.root_outdated.to_string();
+        text += "\n";
+        text += &count;
+        text += " keys are not wrapped by the current root key: strongroom keys rotate root\n";
     }
     text
 }

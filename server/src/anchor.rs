@@ -182,7 +182,7 @@ impl AnchorPlace {
                 }
             },
             Self::ConfigMap { namespace, name } => {
-                let api = config_maps(namespace).await?;
+                let api = config_maps(namespace)?;
                 let map = api.get_opt(name).await.with_context(|| format!("cannot read {self}"))?;
                 map.and_then(|map| map.data).and_then(|mut data| data.remove(KEY))
             }
@@ -208,7 +208,7 @@ impl AnchorPlace {
                 tokio::task::spawn_blocking(move || replace(&path, &text)).await?
             }
             Self::ConfigMap { namespace, name } => {
-                let api = config_maps(namespace).await?;
+                let api = config_maps(namespace)?;
                 let patch = serde_json::json!({
                     "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": name }, "data": { KEY: text },
                 });
@@ -231,7 +231,7 @@ impl fmt::Display for AnchorPlace {
     }
 }
 
-async fn config_maps(namespace: &str) -> anyhow::Result<kube::Api<k8s_openapi::api::core::v1::ConfigMap>> {
+fn config_maps(namespace: &str) -> anyhow::Result<kube::Api<k8s_openapi::api::core::v1::ConfigMap>> {
     let config =
         kube::Config::incluster().context("an anchor in a ConfigMap needs a server that runs in the cluster")?;
     Ok(kube::Api::namespaced(kube::Client::try_from(config)?, namespace))

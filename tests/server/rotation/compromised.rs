@@ -256,10 +256,7 @@ async fn a_project_whose_rows_are_others_than_the_anchor_says_waits_for_an_opera
     assert_eq!(world.admin().projects().await.unwrap().len(), 1, "not even who sees it is decided");
     // Whoever writes the database cannot lift it.
     world.sql.run("CREATE TABLE _kept AS SELECT * FROM quarantines; DELETE FROM quarantines").await;
-    let replica = world.server.replica().await.unwrap();
-    let answer = replica.request("GET", strongroom_api::routes::SESSION, Some(world.server.admin_token()), None).await;
-    assert_eq!((answer.status, answer.code().as_str()), (500, "integrity"));
-    replica.stop().await;
+    assert!(world.server.replica().await.is_none(), "a server that never saw it does not even start");
     world.sql.run("INSERT INTO quarantines SELECT * FROM _kept").await;
     let of_shop = "secrets WHERE mac_generation = 1";
     assert_eq!(world.sql.count(of_shop).await, SECRETS, "what is quarantined is not vouched for");

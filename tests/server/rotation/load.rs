@@ -11,7 +11,7 @@ use std::{
 use strongroom_api::{keys::Rotate, watch::Watched};
 use strongroom_client::{Client, Credential, PutOptions, WatchEvent};
 use strongroom_local::Pod;
-use strongroom_tests::{CLUSTER, Replica, TestServer, fields, path, project, reference};
+use strongroom_tests::{CLUSTER, Replica, TestServer, eventually, fields, path, project, reference};
 use tokio::{task::JoinSet, time::timeout};
 
 /// What the load did. One error is enough to fail, and is kept.
@@ -130,6 +130,9 @@ async fn under_load(world: &mut World, work: impl AsyncFnOnce(&mut World)) {
         });
     }
     work(world).await;
+    // What was rotated goes on to serve.
+    let reads = load.reads.load(Ordering::Relaxed);
+    eventually("the load goes on", async || load.reads.load(Ordering::Relaxed) > reads + 50 || tasks.is_empty()).await;
     load.stop.store(true, Ordering::Relaxed);
     while let Some(ended) = tasks.join_next().await {
         ended.unwrap();
