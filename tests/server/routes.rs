@@ -16,7 +16,13 @@ fn well_formed(server: &TestServer, method: &str, route: &str) -> (&'static str,
         ("POST", routes::LOGIN) => ("", Some(json!({"cluster": "lab", "token": "a.b.c"}))),
         (
             "GET",
-            routes::SESSION | routes::PROJECTS | routes::CLUSTERS | routes::HEALTHZ | routes::READYZ | routes::METRICS,
+            routes::SESSION
+            | routes::PROJECTS
+            | routes::CLUSTERS
+            | routes::KEYS
+            | routes::HEALTHZ
+            | routes::READYZ
+            | routes::METRICS,
         ) => ("", None),
         ("GET" | "DELETE", routes::SECRET) | ("GET", routes::SECRET_VERSIONS) => ("?path=shop/db", None),
         ("PUT", routes::SECRET) => ("?path=shop/db", Some(json!({"fields": {"a": "2"}}))),
@@ -46,7 +52,6 @@ fn well_formed(server: &TestServer, method: &str, route: &str) -> (&'static str,
             ),
         ),
         ("DELETE", routes::POLICIES) => ("?project=shop&name=rule", None),
-        ("GET", routes::KEYS) => ("", None),
         ("POST", routes::KEYS_ROTATE) => ("", Some(json!({"what": "term"}))),
         ("POST", routes::KEYS_DESTROY) => ("", Some(json!({"term": 1}))),
         ("POST", routes::KEYS_CONFIRM) => {

@@ -220,3 +220,37 @@ async fn a_version_that_was_changed_stops_its_projects_rotation_and_is_never_vou
     world.finished(&rotation).await;
     world.everything_opens(&world.admin()).await;
 }
+
+#[tokio::test]
+async fn a_write_that_looked_up_the_older_key_ends_before_that_key_is_destroyed() {
+    let mut world = World::new().await;
+    // Somebody is about to make a secret of this path: the write waits, with the key that it looked up.
+    let mut held = world.server.sql().await;
+    held.run(
+        "BEGIN; INSERT INTO secrets (id, project_id, path, state, latest_version, current_version, created_at, updated_at, mac_generation, mac_layout, mac)
+         SELECT gen_random_uuid(), project_id, 'shop/held', state, latest_version, current_version, created_at, updated_at, mac_generation, mac_layout, mac
+         FROM secrets WHERE path = 'shop/s0'",
+    )
+    .await;
+    let admin = world.admin();
+    let put =
+        tokio::spawn(
+            async move { admin.put(&path("shop/held"), fields(&[("a", "late")]), PutOptions::default()).await },
+        );
+    let sql = &mut world.sql;
+    let waits = "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    eventually("the write waits", async || sql.count(waits).await > 0).await;
+    let rotation = world.rotate(&project_key("shop")).await;
+    let sql = &mut world.sql;
+    eventually("only the end is left", async || sql.count("rotations WHERE stage = 'waiting-to-destroy'").await == 1)
+        .await;
+    // It tries to destroy the key, and waits for the write.
+    eventually("it tries", async || sql.count(&format!("{waits} AND wait_event = 'advisory'")).await > 0).await;
+    assert_eq!(sql.count("project_keys WHERE state = 'destroyed'").await, 0);
+    held.run("ROLLBACK").await;
+    put.await.unwrap().unwrap();
+    world.finished(&rotation).await;
+    let read = world.admin().read(&strongroom_tests::reference("shop/held")).await.unwrap();
+    assert_eq!(strongroom_tests::field(&read, "a"), "late");
+    world.everything_opens_anew().await;
+}

@@ -65,9 +65,10 @@ impl World {
         let sql = &mut self.sql;
         eventually(&format!("the rotation {} is finished", rotation.id), async || {
             let rows = sql.rows(&of).await;
-            if rows[0].to_string() != last {
-                last = rows[0].to_string();
-                println!("{last}");
+            let now = rows[0].to_string();
+            if now != last {
+                println!("{now}");
+                last = now;
             }
             rows[0]["done"] == true
         })
