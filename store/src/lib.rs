@@ -17,6 +17,7 @@ mod pool;
 mod projects;
 mod quarantines;
 mod remac;
+mod removal;
 mod replicas;
 mod revision;
 mod roles;
@@ -47,7 +48,8 @@ pub use projects::{
     update_project, update_project_key,
 };
 pub use quarantines::{QuarantineRow, delete_quarantine, insert_quarantine, quarantines};
-pub use remac::{Remac, delete_all_tokens, delete_idempotency_keys, delete_project};
+pub use remac::Remac;
+pub use removal::{delete_all_tokens, delete_idempotency_keys, delete_project};
 pub use replicas::{beat, leave, live_replicas, try_duty};
 pub use revision::{RevisionRow, insert_revision, lock_revision, revision, update_revision};
 pub use roles::{
