@@ -1,6 +1,6 @@
 //! What reading and writing secrets and rotating keys costs, over TLS: requests per second, latency, and CPU seconds per 10,000 requests of the server and of PostgreSQL.
 //!
-//! `cargo bench -p strongroom-tests --bench reads`. The server is this program again, in a process of its own, so that its CPU time can be told from the
+//! `cargo bench -p strongroom-tests --bench reads`, or with `-- rotation` at its end without the reads. The server is this program again, in a process of its own, so that its CPU time can be told from the
 //! client's; PostgreSQL is a private one, with fsync on. CPU seconds repeat to some 10–20 % on a shared machine; requests per second do not.
 
 use anyhow::{Context as _, Result, ensure};
@@ -83,7 +83,8 @@ async fn measure() -> Result<()> {
     let admin = Client::builder(&url).ca_bundle(&ca).credential(Credential::Static(token)).build()?;
     let reader = prepare(&admin, &url, &ca, &directory).await?;
 
-    for connections in [1, CONNECTIONS] {
+    let only_rotation = std::env::args().any(|argument| argument == "rotation");
+    for connections in [1, CONNECTIONS].into_iter().filter(|_| !only_rotation) {
         report(
             "read",
             connections,
