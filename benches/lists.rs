@@ -17,8 +17,7 @@ use strongroom_core::{
     Clock as _, FieldName, FolderPath, Labels, Payload, ProjectName, Reference, SecretBytes, SecretId, SecretPath,
     SystemClock, VersionSelector,
 };
-use strongroom_crypto::RootKey;
-use strongroom_server::{Settings, instance::open_or_create};
+use strongroom_server::{Settings, instance::open_or_create, root::Root};
 use strongroom_store::{InstanceKind, Options, SecretRow, Store};
 use strongroom_tests::{Sql, insert_secrets};
 
@@ -125,8 +124,8 @@ async fn fill(admin: &Client, settings: &std::path::Path) -> Result<()> {
     let settings = Settings::load(settings)?;
     let url = settings.database_url.expose_str().context("the URL is text")?;
     let store = Store::connect(url, &Options::default())?;
-    let root = RootKey::from_file(&settings.root_key)?;
-    let keyring = open_or_create(&store, &root, "bench", InstanceKind::Dev, &SystemClock).await?.keyring;
+    let root = Root::open(&settings.root_key)?;
+    let keyring = open_or_create(&store, root.keys().as_ref(), "bench", InstanceKind::Dev, &SystemClock).await?.keyring;
     store.close().await;
     let mut sql = Sql::connect(url).await;
     for project in admin.projects().await? {

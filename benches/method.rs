@@ -75,11 +75,11 @@ where
 {
     // Connections, sessions and caches first.
     run(connections, connections * 20, client, call.clone()).await?;
-    let before = (cpu_of(&[server.child.id()]), cpu_of(&postgres_processes(postgres)?));
+    let before = used(server, postgres)?;
     let started = Instant::now();
     let mut latencies = run(connections, requests, client, call).await?;
     let elapsed = started.elapsed();
-    let after = (cpu_of(&[server.child.id()]), cpu_of(&postgres_processes(postgres)?));
+    let after = used(server, postgres)?;
     latencies.sort();
     let per_10k = |from: f64, to: f64| (to - from) * 10_000.0 / requests as f64;
     println!(
@@ -159,6 +159,11 @@ impl Drop for Directory {
 }
 
 /// The postmaster and its children. Children that ended meanwhile took their time with them into the postmaster's sum, which is counted too.
+/// The CPU seconds of server and PostgreSQL so far.
+pub(crate) fn used(server: &Running, postgres: &Postgres) -> Result<(f64, f64)> {
+    Ok((cpu_of(&[server.child.id()]), cpu_of(&postgres_processes(postgres)?)))
+}
+
 fn postgres_processes(postgres: &Postgres) -> Result<Vec<u32>> {
     let postmaster: u32 = fs::read_to_string(postgres.socket_directory().join(".s.PGSQL.5432.lock"))?
         .lines()

@@ -1,6 +1,6 @@
-//! What reading and writing secrets costs, over TLS: requests per second, latency, and CPU seconds per 10,000 requests of the server and of PostgreSQL.
+//! What reading and writing secrets and rotating keys costs, over TLS: requests per second, latency, and CPU seconds per 10,000 requests of the server and of PostgreSQL.
 //!
-//! `cargo bench -p strongroom-tests --bench reads`. The server is this program again, in a process of its own, so that its CPU time can be told from the
+//! `cargo bench -p strongroom-tests --bench reads`, or with `-- rotation` at its end without the reads. The server is this program again, in a process of its own, so that its CPU time can be told from the
 //! client's; PostgreSQL is a private one, with fsync on. CPU seconds repeat to some 10–20 % on a shared machine; requests per second do not.
 
 mod method;

@@ -64,6 +64,7 @@ codes! {
     ProjectFull = "project_full", 409, "The project holds as many secrets as it may.", "Purge secrets that nobody needs, or raise the project's `max_secrets`.";
     RevisionConflict = "revision_conflict", 412, "The metadata's revision is not the one the request was made for.", "Read the metadata again and decide anew.";
     IdempotencyInProgress = "idempotency_in_progress", 409, "The first request with this idempotency key is still running.", "Try again after `retry-after`: then its answer is there.";
+    NotNow = "not_now", 409, "It cannot be done as things are now.", "See `detail` for what stands in the way.";
     VersionConflict = "version_conflict", 412, "The secret's current version is not the one the request was made for.", "Read it again and decide anew.";
     PreconditionRequired = "precondition_required", 428, "The project demands that every write says which version it is made for.", "Send `if-match: \"<current version>\"`, or `if-none-match: *` for a new secret.";
     BodyTooLarge = "body_too_large", 413, "The body is larger than allowed.", "A payload is at most 1 MiB.";

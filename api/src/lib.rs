@@ -11,6 +11,7 @@ mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod generate;
+pub mod keys;
 pub mod login;
 pub mod metadata;
 mod secret_text;
@@ -78,6 +79,16 @@ pub mod routes {
     pub const BACKUP: &str = "/api/v1/backup";
     /// `GET`: the description of the API, OpenAPI 3.1.
     pub const OPENAPI: &str = "/api/v1/openapi.json";
+    /// `POST`: a project's keys are destroyed.
+    pub const PROJECTS_SHRED: &str = "/api/v1/projects/shred";
+    /// `GET`: terms, keys, what uses them, and rotations.
+    pub const KEYS: &str = "/api/v1/keys";
+    /// `POST`: a key is made anew.
+    pub const KEYS_ROTATE: &str = "/api/v1/keys/rotate";
+    /// `POST`: a term is destroyed.
+    pub const KEYS_DESTROY: &str = "/api/v1/keys/destroy";
+    /// `POST`: a quarantined scope is confirmed.
+    pub const KEYS_CONFIRM: &str = "/api/v1/keys/confirm";
     /// `GET`: the process is alive.
     pub const HEALTHZ: &str = "/healthz";
     /// `GET`: the process can serve.

@@ -7,6 +7,7 @@ use crate::{
     export,
     failure::{Exit, Failure},
     get, grants, import,
+    keys::KeyVerb,
     output::{Output, Printer},
     policies::PolicyVerb,
     projects::ProjectVerb,
@@ -95,6 +96,11 @@ enum Verb {
     /// The file can be read with the root key only, which is not in it: keep that elsewhere. `strongroom-server backup verify` says whether a backup is whole,
     /// unchanged, and opens; `strongroom-server restore` puts it into an empty database.
     Backup(backup::Arguments),
+    /// The instance's keys: what there is, and making them anew.
+    Keys {
+        #[command(subcommand)]
+        verb: KeyVerb,
+    },
     /// Show who the server takes you for.
     #[command(after_help = "Example: strongroom whoami")]
     Whoami,
@@ -139,6 +145,7 @@ impl Command {
             Verb::Grants(arguments) => grants::list(&arguments, &connection, &printer).await,
             Verb::Policy { verb } => verb.run(&connection, &printer).await,
             Verb::Backup(arguments) => backup::run(arguments, &connection, &printer).await,
+            Verb::Keys { verb } => verb.run(&connection, &printer).await,
             Verb::Whoami => session::whoami(&connection, &printer).await,
             Verb::Status => session::status(&connection, &printer).await,
             #[cfg(feature = "dev")]

@@ -15,6 +15,7 @@ mod get;
 mod grants;
 mod import;
 mod input;
+mod keys;
 mod output;
 mod policies;
 mod profile;

@@ -117,6 +117,12 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>], paint: Paint) -> String
     text
 }
 
+/// A table that is part of a longer text.
+pub(crate) fn table_text(head: &[&str], rows: &[Vec<String>]) -> String {
+    // Without colours: the whole text is made harmless again when it is printed.
+    table(head, rows, Paint(false))
+}
+
 /// A moment in UTC.
 pub(crate) fn moment(at: OffsetDateTime) -> String {
     at.to_offset(UtcOffset::UTC).format(TIME).unwrap_or_else(|_| at.to_string())

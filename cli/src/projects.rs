@@ -6,7 +6,8 @@ use crate::{
     output::{Printer, moment},
 };
 use clap::Subcommand;
-use strongroom_api::access::NewProject;
+use serde_json::json;
+use strongroom_api::{access::NewProject, keys::ShredProject};
 use strongroom_core::ProjectName;
 
 #[derive(Subcommand)]
@@ -20,6 +21,15 @@ pub(crate) enum ProjectVerb {
     /// List the projects you have a part in.
     #[command(after_help = "Example: strongroom project list")]
     List,
+    /// Destroy a project's keys, and with them everything in it, for good.
+    #[command(after_help = "Example: strongroom project shred payments --confirm payments")]
+    Shred {
+        /// Its name.
+        name: String,
+        /// Its name again: nothing brings it back.
+        #[arg(long, value_name = "NAME")]
+        confirm: String,
+    },
 }
 
 impl ProjectVerb {
@@ -29,6 +39,16 @@ impl ProjectVerb {
                 let name = project(&name)?;
                 let project = connection.open()?.client.create_project(&NewProject { name }).await?;
                 printer.result(&format!("project {} is there; you may do everything in it", project.name), &project)
+            }
+            Self::Shred { name, confirm } => {
+                let shred = ShredProject { name: project(&name)?, confirm: project(&confirm)? };
+                connection.open()?.client.shred_project(&shred).await?;
+                printer.result(
+                    &format!(
+                        "project {name} is shredded: nothing in it can be read any more. Backups and replicas of the database still hold its keys, wrapped: see docs/keys.md"
+                    ),
+                    &json!({"shredded": name}),
+                )
             }
             Self::List => {
                 let projects = connection.open()?.client.projects().await?;

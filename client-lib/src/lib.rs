@@ -28,6 +28,7 @@ mod batch;
 mod builder;
 mod client;
 mod error;
+mod keys;
 mod metadata;
 mod retry;
 mod search;

@@ -155,6 +155,11 @@ impl<T> Unverified<T> {
         &self.mac.tag
     }
 
+    /// The generation of the key that is said to have made the MAC. It says nothing of whether it did.
+    pub fn generation(&self) -> i32 {
+        self.mac.generation
+    }
+
     /// The row and its MAC, for the code that checks one against the other.
     pub fn into_parts(self) -> (T, RowMac) {
         (self.row, self.mac)

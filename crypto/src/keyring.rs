@@ -321,7 +321,11 @@ pub async fn rewrap(root: &RootKeys, names: RootWrapped, wrapped: &[u8]) -> Resu
 }
 
 /// Wraps a key by the root. The plaintext embeds the names before the key, because not every provider has associated data (KMS v2 has none).
-async fn root_wrap(root: &dyn RootKeyProvider, names: RootWrapped, key: &Key) -> Result<Vec<u8>, KeyringError> {
+pub(crate) async fn root_wrap(
+    root: &dyn RootKeyProvider,
+    names: RootWrapped,
+    key: &Key,
+) -> Result<Vec<u8>, KeyringError> {
     let embedded = names.encode();
     let mut plaintext = Vec::with_capacity(embedded.len() + KEY_LENGTH);
     plaintext.extend_from_slice(&embedded);
@@ -331,7 +335,11 @@ async fn root_wrap(root: &dyn RootKeyProvider, names: RootWrapped, key: &Key) ->
         .map_err(|source| KeyringError::Provider { what: what(names), source })
 }
 
-async fn root_unwrap(root: &dyn RootKeyProvider, names: RootWrapped, wrapped: &[u8]) -> Result<Key, KeyringError> {
+pub(crate) async fn root_unwrap(
+    root: &dyn RootKeyProvider,
+    names: RootWrapped,
+    wrapped: &[u8],
+) -> Result<Key, KeyringError> {
     let plaintext = root.unwrap(names, wrapped).await.map_err(|error| match error {
         ProviderError::Envelope(source) => KeyringError::Damaged { what: what(names), source },
         source => KeyringError::Provider { what: what(names), source },

@@ -66,6 +66,11 @@ impl RootKeys {
         Self { current, previous }
     }
 
+    /// Whether an older root key is there to be replaced.
+    pub fn is_changing(&self) -> bool {
+        self.previous.is_some()
+    }
+
     /// Whether `wrapped` is to be wrapped anew: by the previous provider, or with an earlier key of the current one. Asks nobody, so it is cheap enough
     /// to be asked of every wrapped key once a minute.
     pub fn needs_rewrap(&self, names: RootWrapped, wrapped: &[u8]) -> bool {

@@ -41,6 +41,12 @@ impl KeyState {
             Self::Destroyed => "destroyed",
         }
     }
+
+    /// Whether a key of this state may be found in that one later: states only go forward. Whoever brings an earlier one back rolled the keyring back.
+    pub fn may_become(self, later: Self) -> bool {
+        let place = |state| Self::ALL.iter().position(|known| *known == state);
+        place(self) <= place(later)
+    }
 }
 
 impl std::str::FromStr for KeyState {
@@ -121,6 +127,9 @@ mod tests {
         for state in KeyState::ALL {
             assert_eq!(state.as_str().parse(), Ok(state));
         }
+        assert!(
+            KeyState::PreActive.may_become(KeyState::Active) && !KeyState::DecryptOnly.may_become(KeyState::Active)
+        );
         assert!("Active".parse::<KeyState>().is_err() && "row".parse::<Purpose>().is_err());
     }
 }

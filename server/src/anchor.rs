@@ -154,6 +154,11 @@ impl Checkpoint {
         Ok(())
     }
 
+    /// Whether a scope's rows are those that were anchored.
+    pub fn is_mark_of(&self, row: &ManifestRow) -> bool {
+        self.manifests.get(&row.scope.id()).is_some_and(|mark| mark.epoch == row.epoch && mark.root == hex(&row.root))
+    }
+
     /// Whether anything in it is newer than in `other`: then it must not be written over.
     fn is_ahead_of(&self, other: &Self) -> bool {
         let epoch = |checkpoint: &Self, scope: &Uuid| checkpoint.manifests.get(scope).map_or(0, |mark| mark.epoch);
@@ -177,7 +182,7 @@ impl AnchorPlace {
                 }
             },
             Self::ConfigMap { namespace, name } => {
-                let api = config_maps(namespace).await?;
+                let api = config_maps(namespace)?;
                 let map = api.get_opt(name).await.with_context(|| format!("cannot read {self}"))?;
                 map.and_then(|map| map.data).and_then(|mut data| data.remove(KEY))
             }
@@ -203,7 +208,7 @@ impl AnchorPlace {
                 tokio::task::spawn_blocking(move || replace(&path, &text)).await?
             }
             Self::ConfigMap { namespace, name } => {
-                let api = config_maps(namespace).await?;
+                let api = config_maps(namespace)?;
                 let patch = serde_json::json!({
                     "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": name }, "data": { KEY: text },
                 });
@@ -226,7 +231,7 @@ impl fmt::Display for AnchorPlace {
     }
 }
 
-async fn config_maps(namespace: &str) -> anyhow::Result<kube::Api<k8s_openapi::api::core::v1::ConfigMap>> {
+fn config_maps(namespace: &str) -> anyhow::Result<kube::Api<k8s_openapi::api::core::v1::ConfigMap>> {
     let config =
         kube::Config::incluster().context("an anchor in a ConfigMap needs a server that runs in the cluster")?;
     Ok(kube::Api::namespaced(kube::Client::try_from(config)?, namespace))
@@ -250,7 +255,8 @@ fn replace(path: &Path, text: &str) -> anyhow::Result<()> {
     std::fs::File::open(directory).and_then(|directory| directory.sync_all()).with_context(context)
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Bytes as lower-case hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");

@@ -44,6 +44,10 @@ pub struct App {
     pub expiry_changed: Notify,
     /// Clients of the registered clusters.
     pub reviewers: Reviewers,
+    /// Wakes the work on keys: a rotation was asked for.
+    pub rotations: Notify,
+    /// How long a key is kept after nothing is protected by it any more.
+    pub destroy_after: time::Duration,
     /// The longest life of a session in seconds.
     pub session_seconds: u32,
     /// How long clients may take.

@@ -73,6 +73,9 @@ pub enum Failure {
     /// Something of this name exists.
     #[error("{0} exists already")]
     Conflict(Conflict),
+    /// It cannot be done as things are now; says why, never a value.
+    #[error("{0}")]
+    NotNow(String),
     /// Well-formed, but it cannot be; says what and where, never a value.
     #[error("{0}")]
     Invalid(String),
@@ -120,6 +123,7 @@ impl Failure {
             Self::AnswerTooLarge => ErrorCode::AnswerTooLarge,
             Self::InOperation { failure, .. } => failure.code(),
             Self::Conflict(_) => ErrorCode::AlreadyExists,
+            Self::NotNow(_) => ErrorCode::NotNow,
             Self::Invalid(_) => ErrorCode::UnprocessableContent,
             Self::BadPolicy(_) => ErrorCode::BadPolicy,
             Self::Unavailable(_) => ErrorCode::Unavailable,

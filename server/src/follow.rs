@@ -10,7 +10,7 @@ use crate::{
 };
 use std::{sync::Arc, time::Duration};
 use strongroom_core::{Action, Decision};
-use strongroom_store::{beat, manifests, revision, try_duty};
+use strongroom_store::{beat, leave, manifests, revision, try_duty};
 use time::OffsetDateTime;
 use tokio::{
     sync::watch,
@@ -46,7 +46,7 @@ pub(crate) async fn follow(app: Arc<App>, mut stop: watch::Receiver<bool>) {
     loop {
         tokio::select! {
             biased;
-            () = crate::serve::stopped(&mut stop) => return,
+            () = crate::serve::stopped(&mut stop) => return follower.leave().await,
             _ = ticks.tick() => {}
         }
         match follower.step().await {
@@ -105,6 +105,18 @@ impl Follower {
             self.check().await?;
         }
         Ok(())
+    }
+
+    /// Says that this server is gone, so that no rotation waits for it. Where that fails, it waits until the server was not seen for a while.
+    async fn leave(&self) {
+        let left = async {
+            let mut transaction = self.app.store.begin().await?;
+            leave(transaction.connection(), self.id).await?;
+            transaction.commit().await
+        };
+        if let Err(error) = left.await {
+            tracing::debug!(error = %error, "the row of this server stays behind");
+        }
     }
 
     async fn check(&self) -> Result<(), Failure> {

@@ -25,6 +25,33 @@ pub struct OpenKeyring {
     purpose_keys: Vec<WrappedPurposeKey>,
 }
 
+/// The keyring's rows, checked, and the keyring they make.
+#[derive(Debug)]
+pub struct Followed {
+    /// The instance's row.
+    pub instance: Verified<InstanceRow>,
+    /// The terms, oldest first.
+    pub terms: Vec<Verified<TermRow>>,
+    /// The keys of all purposes, oldest generation first.
+    pub purpose_keys: Vec<Verified<PurposeKeyRow>>,
+    /// What they open to.
+    pub keyring: OpenKeyring,
+}
+
+impl OpenKeyring {
+    /// Whether a key that this one was made of is not there any more, or is in an earlier state.
+    fn goes_back(&self, terms: &[WrappedTerm], keys: &[WrappedPurposeKey]) -> bool {
+        let term_stays =
+            |seen: &WrappedTerm| terms.iter().any(|term| term.term == seen.term && seen.state.may_become(term.state));
+        let key_stays = |seen: &WrappedPurposeKey| {
+            keys.iter().any(|key| {
+                (key.purpose, key.generation) == (seen.purpose, seen.generation) && seen.state.may_become(key.state)
+            })
+        };
+        !self.terms.iter().all(term_stays) || !self.purpose_keys.iter().all(key_stays)
+    }
+}
+
 impl Keys {
     /// Begins with an open keyring.
     pub fn new(root: Arc<RootKeys>, keyring: Arc<Keyring>) -> Self {
@@ -43,34 +70,36 @@ impl Keys {
     }
 
     /// Checks the keyring's rows and notes them among the instance's. Where they are others than the open keyring was made of, it is opened anew; it serves
-    /// once it is adopted.
+    /// once it is adopted. What this server has seen does not go away and does not go back: whoever knows an earlier key could bring it back otherwise.
     pub async fn follow(
         &self,
         instance: Unverified<InstanceRow>,
         terms: Vec<Unverified<TermRow>>,
         keys: Vec<Unverified<PurposeKeyRow>>,
         entries: &mut Entries,
-    ) -> Result<(Verified<InstanceRow>, OpenKeyring), Failure> {
+    ) -> Result<Followed, Failure> {
         let now = self.now.read().expect("nothing panics while it holds this lock").clone();
         let mac = now.keyring.keyring_mac();
         let tampered = |error: strongroom_crypto::Tampered| Failure::Integrity(error.to_string());
         let instance = mac.verify_listed(instance, entries).map_err(tampered)?;
-        let mut wrapped_terms = Vec::with_capacity(terms.len());
-        for term in terms {
-            let term = mac.verify_listed(term, entries).map_err(tampered)?;
-            wrapped_terms.push(wrapped_term(&term)?);
-        }
-        let mut wrapped_keys = Vec::with_capacity(keys.len());
-        for key in keys {
-            let key = mac.verify_listed(key, entries).map_err(tampered)?;
-            wrapped_keys.push(wrapped_purpose_key(&key)?);
-        }
+        let verified = terms.into_iter().map(|term| mac.verify_listed(term, entries).map_err(tampered));
+        let terms = verified.collect::<Result<Vec<_>, _>>()?;
+        let verified = keys.into_iter().map(|key| mac.verify_listed(key, entries).map_err(tampered));
+        let purpose_keys = verified.collect::<Result<Vec<_>, _>>()?;
+        let wrapped_terms = terms.iter().map(wrapped_term).collect::<Result<Vec<_>, _>>()?;
+        let wrapped_keys = purpose_keys.iter().map(wrapped_purpose_key).collect::<Result<Vec<_>, _>>()?;
         if now.terms == wrapped_terms && now.purpose_keys == wrapped_keys {
-            return Ok((instance, now));
+            return Ok(Followed { instance, terms, purpose_keys, keyring: now });
+        }
+        if now.goes_back(&wrapped_terms, &wrapped_keys) {
+            return Err(Failure::Integrity(
+                "the keyring's rows are older than this server has seen: it was rolled back".to_owned(),
+            ));
         }
         let followed = now.keyring.follow(self.root.as_ref(), &wrapped_terms, &wrapped_keys).await;
         let keyring = followed.map_err(cannot_follow)?;
-        Ok((instance, OpenKeyring { keyring: Arc::new(keyring), terms: wrapped_terms, purpose_keys: wrapped_keys }))
+        let keyring = OpenKeyring { keyring: Arc::new(keyring), terms: wrapped_terms, purpose_keys: wrapped_keys };
+        Ok(Followed { instance, terms, purpose_keys, keyring })
     }
 
     /// Serves with this keyring from now on.

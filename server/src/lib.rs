@@ -24,6 +24,7 @@ pub mod operations;
 pub mod process;
 mod quoting;
 pub mod root;
+mod rotation;
 mod serve;
 mod server;
 pub mod settings;

@@ -17,6 +17,7 @@ use crate::{
     operations::deliveries::prune,
     operations::expiry,
     root::{Root, Waiting},
+    rotation::rotate,
     serve::{serve, tls},
     settings::Settings,
     watchers::{Watchers, listen},
@@ -115,6 +116,8 @@ pub async fn open_app_at(
         watchers: Arc::new(Watchers::default()),
         expiry_changed: Notify::new(),
         reviewers: Reviewers::new(settings.reviewer_token.clone()),
+        rotations: Notify::new(),
+        destroy_after: time::Duration::seconds(i64::from(settings.destroy_after_seconds)),
         session_seconds: settings.session_seconds,
         deadlines: settings.deadlines,
         readiness: Mutex::default(),
@@ -160,6 +163,7 @@ impl Server {
             tokio::spawn(expiry::run(app.clone(), stopped.clone())),
             tokio::spawn(prune(app.clone())),
             tokio::spawn(follow(app.clone(), stopped.clone())),
+            tokio::spawn(rotate(app.clone(), stopped.clone())),
         ];
         let (flushed, pruned) = (app.clone(), app.clone());
         let endless = vec![

@@ -51,6 +51,8 @@ pub struct Settings {
     pub anchor: Option<AnchorPlace>,
     /// Whether a database older than its anchor is taken all the same. Not in the file: it is a word for one start.
     pub accept_older_database: bool,
+    /// How long a key is kept, in seconds, after it stopped being the active one and nothing is protected by it any more.
+    pub destroy_after_seconds: u32,
     /// The longest life of a session in seconds, at most 900.
     pub session_seconds: u32,
     /// The file with the token that the server itself presents to a cluster's TokenReview; read again as it is renewed.
@@ -108,6 +110,8 @@ struct File {
     #[serde(default)]
     anchor: Anchor,
     #[serde(default)]
+    keys: Keys,
+    #[serde(default)]
     sessions: Sessions,
     #[serde(default)]
     kubernetes: Kubernetes,
@@ -151,6 +155,18 @@ struct Tls {
 struct Anchor {
     file: Option<PathBuf>,
     config_map: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Keys {
+    destroy_after_seconds: u32,
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self { destroy_after_seconds: 300 }
+    }
 }
 
 #[derive(Deserialize)]
@@ -238,6 +254,9 @@ impl Settings {
         if !(60..=900).contains(&parsed.sessions.seconds) {
             return Err(malformed("sessions.seconds: 60 to 900".to_owned()));
         }
+        if parsed.keys.destroy_after_seconds > 2_592_000 {
+            return Err(malformed("keys.destroy_after_seconds: at most 2592000, which is 30 days".to_owned()));
+        }
         if !(2..=1000).contains(&parsed.database.connections) {
             return Err(malformed("database.connections: 2 to 1000".to_owned()));
         }
@@ -269,6 +288,7 @@ impl Settings {
             root_key: parsed.root_key.parse(kind, resolve).map_err(malformed)?,
             anchor,
             accept_older_database: false,
+            destroy_after_seconds: parsed.keys.destroy_after_seconds,
             session_seconds: parsed.sessions.seconds,
             reviewer_token: parsed.kubernetes.reviewer_token,
             connections: parsed.limits.connections,
@@ -348,7 +368,7 @@ mod tests {
     fn every_option_is_documented() {
         let documentation = include_str!("../../docs/configuration.md");
         // An unknown option's error lists all known ones, from the code.
-        for table in ["", "database", "tls", "root_key", "sessions", "kubernetes", "limits", "process"] {
+        for table in ["", "database", "tls", "root_key", "keys", "sessions", "kubernetes", "limits", "process"] {
             let text = if table.is_empty() {
                 "unknown_option = 1\n".to_owned()
             } else {
@@ -359,7 +379,7 @@ mod tests {
             let names: Vec<_> = known.split('`').skip(1).step_by(2).collect();
             assert!(!names.is_empty(), "{error}");
             for name in names.into_iter().filter(|name| {
-                !["database", "tls", "root_key", "sessions", "kubernetes", "limits", "process"].contains(name)
+                !["database", "tls", "root_key", "keys", "sessions", "kubernetes", "limits", "process"].contains(name)
             }) {
                 let option = if table.is_empty() { format!("| `{name}` |") } else { format!("| `{table}.{name}` |") };
                 assert!(documentation.contains(&option), "docs/configuration.md lacks {option}");

@@ -31,6 +31,7 @@ pub const BACKUP_TABLES: &[&str] = &[
     "grants",
     "policies",
     "tokens",
+    "quarantines",
     "rotations",
     "secrets",
     "secret_versions",

@@ -67,6 +67,9 @@ pub enum Conflict {
     /// The same grant.
     #[error("the same grant")]
     Grant,
+    /// A rotation of the same key that is not finished.
+    #[error("a rotation of this key that is not finished")]
+    Rotation,
     /// The instance.
     #[error("an instance in this database")]
     Instance,
@@ -82,6 +85,7 @@ impl From<sqlx::Error> for StoreError {
             Some("clusters_issuer_key") => Some(Conflict::ClusterIssuer),
             Some("roles_name_key") => Some(Conflict::Role),
             Some("grants_same_key") => Some(Conflict::Grant),
+            Some("rotations_one_open") => Some(Conflict::Rotation),
             Some("instance_pkey") => Some(Conflict::Instance),
             _ => None,
         };

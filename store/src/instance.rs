@@ -139,12 +139,13 @@ pub async fn insert_instance(connection: &mut Connection, row: &Maced<InstanceRo
     one_row("instance", &result)
 }
 
-/// Writes when the first admin claimed the instance.
+/// Writes when the first admin claimed the instance, and the wrapped key of the keyring's rows.
 pub async fn update_instance(connection: &mut Connection, row: &Maced<InstanceRow>) -> Result<(), StoreError> {
     let (r, mac) = (row.row(), row.mac());
     let result = sqlx::query!(
-        "UPDATE instance SET admin_claimed_at = $1, mac_generation = $2, mac_layout = $3, mac = $4",
+        "UPDATE instance SET admin_claimed_at = $1, keyring_mac_key = $2, mac_generation = $3, mac_layout = $4, mac = $5",
         r.admin_claimed_at,
+        r.keyring_mac_key,
         mac.generation,
         mac.layout,
         mac.tag

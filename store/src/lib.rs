@@ -19,13 +19,18 @@ mod notifications;
 mod policies;
 mod pool;
 mod projects;
+mod quarantines;
+mod remac;
+mod removal;
 mod replicas;
 mod restores;
 mod revision;
 mod roles;
+mod rotations;
 mod secrets;
 mod tokens;
 mod tombstones;
+mod uses;
 
 pub use activity::note_reads;
 pub use audit::{AuditRow, EventWriter, insert_events};
@@ -53,18 +58,31 @@ pub use projects::{
     ProjectKeyRow, ProjectRow, ProjectSettings, insert_project, insert_project_key, project_keys, projects,
     update_project, update_project_key,
 };
-pub use replicas::{beat, live_replicas, try_duty};
+pub use quarantines::{QuarantineRow, delete_quarantine, insert_quarantine, quarantines};
+pub use remac::Remac;
+pub use removal::{delete_all_tokens, delete_idempotency_keys, delete_project};
+pub use replicas::{beat, leave, live_replicas, try_duty};
 pub use restores::{RestoreRow, insert_restore, take_new_restores};
 pub use revision::{RevisionRow, insert_revision, lock_revision, revision, update_revision};
 pub use roles::{
     MemberRow, RoleRow, delete_members, delete_role, insert_member, insert_role, members_of_project, roles_of_project,
 };
+pub use rotations::{
+    Progress, RotationKind, RotationRow, claim_rotation, delete_finished_rotations, insert_rotation, note_failure,
+    open_rotations, remac_rotation, rotations, update_progress,
+};
 pub use secrets::{
     DueExpiry, ExpiryCounts, ExpiryStage, Found, FoundVersion, ListedSecret, PathRange, SecretFilter, SecretRow,
-    Selector, VersionRow, VersionState, claim_expiries, count_expiries, due_expiries, find_secret, find_version,
-    forget_expiry, has_room, insert_secret, insert_version, list_children, list_secrets, lock_secret, lock_version,
-    mark_expiry, next_expiry, prune_versions, purge_secret, read_secret, read_version, search_secrets, secrets_at,
-    try_lock_secret, update_secret, update_version, versions_of, versions_with_values,
+    Selector, VersionRow, VersionState, claim_expiries, count_expiries, delete_some_secrets, due_expiries, find_secret,
+    find_version, forget_expiry, has_room, insert_secret, insert_version, list_children, list_secrets,
+    lock_all_secrets_after, lock_secret, lock_secrets_after, lock_version, mark_expiry, next_expiry, prune_versions,
+    purge_secret, read_secret, read_version, reseal_version, rewrap_versions, search_secrets, secrets_at,
+    try_lock_secret, update_secret, update_version, versions_before, versions_of, versions_with_values,
 };
 pub use tokens::{TokenRow, insert_token, tokens};
 pub use tombstones::{TombstoneRow, delete_tombstones, insert_tombstone, tombstones};
+pub use uses::{
+    Use, await_keys, count_versions, hold_keys, is_wrapped_before, project_authenticated_before,
+    project_with_retired_keys, project_wrapped_otherwise, projects_wrapped_otherwise, retired_project_keys,
+    secrets_authenticated_before, uses_of_project_keys, uses_of_terms,
+};

@@ -27,6 +27,12 @@ pub async fn beat(
     Ok(())
 }
 
+/// Says that a server stops: no step waits for it any more.
+pub async fn leave(connection: &mut Connection, replica: Uuid) -> Result<(), StoreError> {
+    sqlx::query!("DELETE FROM replicas WHERE id = $1", replica).execute(connection).await?;
+    Ok(())
+}
+
 /// How many servers were seen since, and the lowest manifest that one of them has read its keyring at.
 pub async fn live_replicas(
     connection: &mut Connection,

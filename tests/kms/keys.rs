@@ -96,6 +96,27 @@ async fn a_plugin_that_changes_its_key_is_noticed_and_what_it_wrapped_before_ope
 }
 
 #[tokio::test]
+async fn what_a_plugin_wrapped_with_its_earlier_key_is_wrapped_anew_by_itself() {
+    let plugin = Plugin::start().await;
+    let mut server = TestServer::start_with(|settings| settings.root_key = plugin.settings()).await;
+    let before = Wrapped::of(&server).await;
+    plugin.add_key("key-2");
+    plugin.behaves(&json!({"key": "key-2"}));
+    eventually("it is wrapped anew", async || {
+        let now = Wrapped::of(&server).await;
+        now.keys.iter().zip(&before.keys).all(|(now, before)| now.1 != before.1)
+    })
+    .await;
+    let mut sql = server.sql().await;
+    let finished = "rotations WHERE kind = 'root' AND author = 'server' AND stage = 'finished'";
+    eventually("it is finished", async || sql.count(finished).await == 1).await;
+    plugin.remove_key("key-1");
+    server.restart().await;
+    assert_eq!(server.admin().whoami().await.unwrap().principal, "user:admin");
+    assert_eq!(server.admin().keys().await.unwrap().root_outdated, 0);
+}
+
+#[tokio::test]
 async fn a_key_that_changed_between_two_calls_is_asked_for_again_and_taken() {
     let plugin = Plugin::start().await;
     let root = root(&plugin.settings()).await;

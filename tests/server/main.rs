@@ -27,6 +27,7 @@ mod places;
 mod projects;
 mod replicas;
 mod review;
+mod rotation;
 mod routes;
 mod search;
 mod secrets;

@@ -22,6 +22,7 @@ fn well_formed(server: &TestServer, method: &str, route: &str) -> (&'static str,
             | routes::BACKUP
             | routes::NEWER_DELIVERIES
             | routes::OPENAPI
+            | routes::KEYS
             | routes::HEALTHZ
             | routes::READYZ
             | routes::METRICS,
@@ -74,6 +75,12 @@ fn well_formed(server: &TestServer, method: &str, route: &str) -> (&'static str,
             ),
         ),
         ("DELETE", routes::POLICIES) => ("?project=shop&name=rule", None),
+        ("POST", routes::KEYS_ROTATE) => ("", Some(json!({"what": "term"}))),
+        ("POST", routes::KEYS_DESTROY) => ("", Some(json!({"term": 1}))),
+        ("POST", routes::KEYS_CONFIRM) => {
+            ("", Some(json!({"scope": "00000000-0000-7000-8000-000000000000", "root": "00"})))
+        }
+        ("POST", routes::PROJECTS_SHRED) => ("", Some(json!({"name": "shop", "confirm": "shop"}))),
         (method, route) => panic!(
             "the route {method} {route} is new: say here what a well-formed request is, and what a stranger gets"
         ),

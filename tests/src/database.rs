@@ -130,7 +130,7 @@ impl Sql {
         names.filter(|name| !name.starts_with('_')).collect()
     }
 
-    /// Everything in our tables, to compare.
+    /// Everything in our tables, to compare, but for the servers' heartbeats, which go on by themselves.
     pub async fn dump(&mut self) -> BTreeMap<String, Vec<Value>> {
         let mut dump = BTreeMap::new();
         // That a server lives is written by itself, whatever else happens.

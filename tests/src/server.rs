@@ -121,6 +121,7 @@ impl TestServer {
             root_key: RootKeySettings::only(RootKeySource::File(file("root.key"))),
             anchor: None,
             accept_older_database: false,
+            destroy_after_seconds: 0,
             session_seconds: 900,
             reviewer_token: file("reviewer-token"),
             connections: 1_000,

@@ -1,17 +1,23 @@
 //! The instance's access rows.
 
-use super::{Checked, confirm, listed};
-use crate::{app::App, failure::Failure, keys::OpenKeyring, operations::authorization::grant_rule};
+use super::{Checked, confirm, has_moved, listed};
+use crate::{
+    app::App,
+    failure::Failure,
+    keys::{Followed, OpenKeyring},
+    operations::authorization::grant_rule,
+};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
-use strongroom_core::{ProjectName, Unverified, Verified};
+use strongroom_core::{ProjectId, ProjectName, Unverified, Verified};
 use strongroom_crypto::Entries;
 use strongroom_policy::GrantRule;
 use strongroom_store::{
-    ClusterRow, Connection, InstanceRow, ManifestRow, ManifestScope, ProjectRow, RetiredNameRow, TokenRow, clusters,
-    grants_of, instance, projects, purpose_keys, retired_names, terms, tokens, tombstones,
+    ClusterRow, Connection, InstanceRow, ManifestRow, ManifestScope, ProjectRow, PurposeKeyRow, QuarantineRow,
+    RetiredNameRow, TermRow, TokenRow, clusters, grants_of, instance, projects, purpose_keys, quarantines,
+    retired_names, terms, tokens, tombstones,
 };
 use uuid::Uuid;
 
@@ -21,6 +27,9 @@ pub struct InstanceAccess {
     pub(super) manifest: Checked,
     /// The instance.
     pub row: Verified<InstanceRow>,
+    terms: Vec<Verified<TermRow>>,
+    purpose_keys: Vec<Verified<PurposeKeyRow>>,
+    quarantines: Vec<Verified<QuarantineRow>>,
     projects: BTreeMap<ProjectName, Arc<Verified<ProjectRow>>>,
     clusters: BTreeMap<String, Verified<ClusterRow>>,
     retired: BTreeMap<String, Verified<RetiredNameRow>>,
@@ -37,12 +46,26 @@ impl InstanceAccess {
         connection: &mut Connection,
         manifest: Unverified<ManifestRow>,
     ) -> Result<Option<(Self, OpenKeyring)>, Failure> {
+        let tag = manifest.tag().to_vec();
+        match Self::try_load(app, connection, manifest).await {
+            // Rows and keys that changed while they were loaded may not fit together.
+            Err(Failure::Integrity(_)) if has_moved(connection, ManifestScope::Instance, &tag).await? => Ok(None),
+            loaded => loaded,
+        }
+    }
+
+    async fn try_load(
+        app: &App,
+        connection: &mut Connection,
+        manifest: Unverified<ManifestRow>,
+    ) -> Result<Option<(Self, OpenKeyring)>, Failure> {
         let mut entries = Entries::default();
         // The keyring's own rows first: what follows may be authenticated by a key that came with this change.
         let missing = || Failure::Integrity("the instance's row is missing".to_owned());
         let row = instance(connection).await?.ok_or_else(missing)?;
         let (terms, keys) = (terms(connection).await?, purpose_keys(connection).await?);
-        let (row, keys) = app.keys.follow(row, terms, keys, &mut entries).await?;
+        let followed = app.keys.follow(row, terms, keys, &mut entries).await?;
+        let Followed { instance: row, terms, purpose_keys, keyring: keys } = followed;
         let keyring = keys.keyring.as_ref();
         let mut all = BTreeMap::new();
         for project in projects(connection).await? {
@@ -73,6 +96,10 @@ impl InstanceAccess {
         for tombstone in tombstones(connection, ManifestScope::Instance).await? {
             buried.insert(listed(keyring, tombstone, &mut entries)?.subject);
         }
+        let mut quarantined = Vec::new();
+        for quarantine in quarantines(connection).await? {
+            quarantined.push(listed(keyring, quarantine, &mut entries)?);
+        }
         let Some(manifest) = confirm(keyring, connection, manifest, &entries).await? else { return Ok(None) };
         if let Some(project) = all.values().find(|project| buried.contains(&project.id.0)) {
             return Err(Failure::Integrity(format!(
@@ -80,9 +107,41 @@ impl InstanceAccess {
                 project.id
             )));
         }
-        let loaded =
-            Self { manifest, row, projects: all, clusters: known, retired, tokens: issued, grants, buried, entries };
+        let loaded = Self {
+            manifest,
+            row,
+            terms,
+            purpose_keys,
+            quarantines: quarantined,
+            projects: all,
+            clusters: known,
+            retired,
+            tokens: issued,
+            grants,
+            buried,
+            entries,
+        };
         Ok(Some((loaded, keys)))
+    }
+
+    /// The keyring's terms, oldest first.
+    pub fn terms(&self) -> &[Verified<TermRow>] {
+        &self.terms
+    }
+
+    /// The keys of all purposes, oldest generation first.
+    pub fn purpose_keys(&self) -> &[Verified<PurposeKeyRow>] {
+        &self.purpose_keys
+    }
+
+    /// The scopes that wait for an operator's word.
+    pub fn quarantines(&self) -> &[Verified<QuarantineRow>] {
+        &self.quarantines
+    }
+
+    /// Whether a project's rows wait for an operator's word: nothing is decided by them meanwhile.
+    pub fn is_quarantined(&self, project: ProjectId) -> bool {
+        self.quarantines.iter().any(|row| row.scope == ManifestScope::Project(project))
     }
 
     /// The project of a name. One whose keys were destroyed is among them.

@@ -4,7 +4,7 @@
 use super::{Access, InstanceAccess, ProjectAccess};
 use crate::{app::App, failure::Failure};
 use strongroom_core::{AccessRow, Maced, ProjectId};
-use strongroom_crypto::Entries;
+use strongroom_crypto::{Entries, Keyring};
 use strongroom_store::{Connection, ManifestRow, ManifestScope, delete_manifest, insert_manifest, update_manifest};
 
 /// The notes of one change. It begins when the lock under which access rows change is held.
@@ -69,7 +69,11 @@ impl Ledger {
 
     /// Writes the next manifest of each scope that was touched.
     pub async fn write(self, app: &App, connection: &mut Connection) -> Result<(), Failure> {
-        let keyring = app.keyring();
+        self.write_by(&app.keyring(), connection).await
+    }
+
+    /// The same, authenticated by a keyring that is about to serve.
+    pub async fn write_by(self, keyring: &Keyring, connection: &mut Connection) -> Result<(), Failure> {
         for page in [Some(self.instance), self.project].into_iter().flatten() {
             let ended = matches!(page.scope, ManifestScope::Project(id) if self.ended.contains(&id));
             if page.touched && !ended {

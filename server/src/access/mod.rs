@@ -60,6 +60,8 @@ struct Refused {
 struct Checked {
     row: Verified<ManifestRow>,
     tag: Vec<u8>,
+    /// Which generation of the row key made it. It never goes back: whoever knows an earlier key could make a newer manifest by it otherwise.
+    generation: i32,
 }
 
 /// What a manifest in the database is to the one that is kept.
@@ -130,6 +132,12 @@ impl Access {
             };
         };
         let scope = ManifestScope::Project(row.id);
+        if instance.is_quarantined(row.id) {
+            return Err(Failure::Integrity(format!(
+                "{} is quarantined: its access rows are others than the anchor says, and a term may be known to somebody. Confirm them, or restore them",
+                self::name(scope)
+            )));
+        }
         let manifest = match of_project {
             Some((id, manifest)) if id == row.id => manifest,
             _ => return Err(missing(scope)),
@@ -270,7 +278,7 @@ fn standing(kept: Option<&Checked>, found: &Unverified<ManifestRow>) -> Standing
     let same = found.claimed(|found| *found == *kept.row) && found.tag() == kept.tag;
     if same {
         Standing::Same
-    } else if found.claimed(|found| found.epoch) < kept.row.epoch {
+    } else if found.claimed(|found| found.epoch) < kept.row.epoch || found.generation() < kept.generation {
         Standing::Older
     } else {
         Standing::Changed
@@ -291,10 +299,15 @@ async fn confirm(
     if !unmoved {
         return Ok(None);
     }
-    let tag = before.tag().to_vec();
+    let (tag, generation) = (before.tag().to_vec(), before.generation());
     let row = keyring.verify_row(before).map_err(|tampered| Failure::Integrity(tampered.to_string()))?;
     let fits = row.root == entries.root() && usize::try_from(row.entries) == Ok(entries.count());
-    if fits { Ok(Some(Checked { row, tag })) } else { Err(mismatch(scope)) }
+    if fits { Ok(Some(Checked { row, tag, generation })) } else { Err(mismatch(scope)) }
+}
+
+/// Whether a scope's manifest is another than the one with this tag.
+async fn has_moved(connection: &mut Connection, scope: ManifestScope, tag: &[u8]) -> Result<bool, Failure> {
+    Ok(manifest(connection, scope).await?.is_none_or(|now| now.tag() != tag))
 }
 
 /// Checks a row's MAC and notes the row among those that are there.
@@ -313,7 +326,7 @@ fn missing(scope: ManifestScope) -> Failure {
     Failure::Integrity(format!("the manifest of {} is missing", name(scope)))
 }
 
-fn name(scope: ManifestScope) -> String {
+pub(crate) fn name(scope: ManifestScope) -> String {
     match scope {
         ManifestScope::Instance => "the instance".to_owned(),
         ManifestScope::Project(id) => format!("project {id}"),

@@ -1,6 +1,6 @@
 //! A project's access rows.
 
-use super::{Checked, confirm, listed};
+use super::{Checked, confirm, has_moved, listed};
 use crate::{
     app::App,
     failure::Failure,
@@ -69,25 +69,43 @@ impl ProjectAccess {
         row: Arc<Verified<ProjectRow>>,
         manifest: Unverified<ManifestRow>,
     ) -> Result<Option<Self>, Failure> {
-        let keyring = app.keyring();
+        let (keyring, tag) = (app.keyring(), manifest.tag().to_vec());
+        let scope = ManifestScope::Project(row.id);
+        match Self::load_by(&keyring, connection, row, manifest).await {
+            // Rows and keys that changed while they were loaded may not fit together.
+            Err(Failure::Integrity(_))
+                if !Arc::ptr_eq(&keyring, &app.keyring()) || has_moved(connection, scope, &tag).await? =>
+            {
+                Ok(None)
+            }
+            loaded => loaded,
+        }
+    }
+
+    async fn load_by(
+        keyring: &Keyring,
+        connection: &mut Connection,
+        row: Arc<Verified<ProjectRow>>,
+        manifest: Unverified<ManifestRow>,
+    ) -> Result<Option<Self>, Failure> {
         let (id, mut entries) = (row.id, Entries::default());
         let (mut keys, mut active_key) = (BTreeMap::new(), None);
         for key in project_keys(connection, id).await? {
-            let key = listed(&keyring, key, &mut entries)?;
+            let key = listed(keyring, key, &mut entries)?;
             if key.state == "active" {
                 active_key = Some(key.generation);
             }
-            let open = if key.state == "destroyed" { None } else { Some(open(&keyring, &key)?) };
+            let open = if key.state == "destroyed" { None } else { Some(open(keyring, &key)?) };
             keys.insert(key.generation, Key { row: key, key: open });
         }
         let mut by_id: BTreeMap<RoleId, Role> = BTreeMap::new();
         for role in roles_of_project(connection, id).await? {
-            let role = listed(&keyring, role, &mut entries)?;
+            let role = listed(keyring, role, &mut entries)?;
             by_id.insert(role.id, Role { row: role, members: Vec::new() });
         }
         let mut members: HashMap<String, Vec<(MemberPattern, String)>> = HashMap::new();
         for member in members_of_project(connection, id).await? {
-            let member = listed(&keyring, member, &mut entries)?;
+            let member = listed(keyring, member, &mut entries)?;
             let pattern = MemberPattern::parse(&member.pattern).map_err(|_| {
                 Failure::Integrity("role_members.pattern holds what Strongroom never writes".to_owned())
             })?;
@@ -99,24 +117,24 @@ impl ProjectAccess {
         }
         let (mut grants, mut grants_to) = (Vec::new(), HashMap::<String, Vec<usize>>::new());
         for grant in grants_of(connection, Some(id)).await? {
-            let grant = listed(&keyring, grant, &mut entries)?;
+            let grant = listed(keyring, grant, &mut entries)?;
             grants_to.entry(grant.principal.clone()).or_default().push(grants.len());
             let rule = grant_rule(&grant)?;
             grants.push((grant, rule));
         }
         let (mut policies, mut policies_about) = (Vec::new(), HashMap::<Option<String>, Vec<usize>>::new());
         for policy in policies_of_project(connection, id).await? {
-            let policy = listed(&keyring, policy, &mut entries)?;
+            let policy = listed(keyring, policy, &mut entries)?;
             policies_about.entry(policy.principal_key.clone()).or_default().push(policies.len());
             let text = text_policy(&policy, &row.name);
             policies.push((policy, text));
         }
         let mut buried = HashSet::new();
         for tombstone in tombstones(connection, ManifestScope::Project(id)).await? {
-            let tombstone = listed(&keyring, tombstone, &mut entries)?;
+            let tombstone = listed(keyring, tombstone, &mut entries)?;
             buried.insert((tombstone.subject, tombstone.version));
         }
-        let Some(manifest) = confirm(&keyring, connection, manifest, &entries).await? else { return Ok(None) };
+        let Some(manifest) = confirm(keyring, connection, manifest, &entries).await? else { return Ok(None) };
         let roles = by_id.into_values().map(|role| (role.row.name.clone(), role)).collect();
         let rows =
             Rows { keys, active_key, roles, members, grants, grants_to, policies, policies_about, buried, entries };
@@ -171,6 +189,11 @@ impl ProjectAccess {
             None if self.row.shredded => Err(Failure::Shredded),
             None => Err(Failure::Integrity(format!("project {} has no key of generation {generation}", self.id()))),
         }
+    }
+
+    /// Whether there is a key of this generation, destroyed or not.
+    pub fn has_key(&self, generation: i32) -> bool {
+        self.rows.keys.contains_key(&generation)
     }
 
     /// All generations of its key, oldest first.

@@ -16,6 +16,7 @@ use strongroom_api::{
     backup::Advance,
     batch::{ReadBatch, WriteBatch},
     generate::Generate,
+    keys::{ConfirmScope, DestroyTerm, Rotate, ShredProject},
     login::Login,
     metadata::{Copy, Destroy, Move, PatchMetadata, Purge, PutAlias, Rename},
     secrets::{PatchSecret, PutSecret},
@@ -66,6 +67,10 @@ limits! {
     Role => 640,
     NewGrant => 16,
     Policy => 64,
+    Rotate => 4,
+    DestroyTerm => 4,
+    ConfirmScope => 4,
+    ShredProject => 4,
 }
 
 /// A parsed body.

@@ -88,6 +88,7 @@ pub(super) fn described() -> OpenApiRouter<Arc<App>> {
         (name = "secrets", description = "Values and their versions."),
         (name = "login", description = "Credentials."),
         (name = "access", description = "Projects, clusters, roles, grants and policies: who may do what."),
+        (name = "keys", description = "The instance's and projects' keys, made anew while the server serves."),
         (name = "service", description = "What looks after the server, and this document. Needs no credential."),
     ),
 )]

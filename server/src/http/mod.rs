@@ -10,6 +10,7 @@ mod document;
 mod guard;
 mod health;
 mod idempotency;
+mod keys;
 mod list;
 mod login;
 mod metadata;
@@ -52,6 +53,7 @@ pub const ROUTES: &[(&str, &[&str])] = &[
     (routes::WATCH, &["POST"]),
     (routes::PROJECTS, &["GET", "POST"]),
     (routes::PROJECT, &["GET", "PATCH"]),
+    (routes::PROJECTS_SHRED, &["POST"]),
     (routes::CLUSTERS, &["GET", "POST", "DELETE"]),
     (routes::ROLES, &["GET", "PUT", "DELETE"]),
     (routes::GRANTS, &["GET", "POST", "DELETE"]),
@@ -60,6 +62,10 @@ pub const ROUTES: &[(&str, &[&str])] = &[
     (routes::NEWER_DELIVERIES, &["GET"]),
     (routes::BACKUP, &["GET"]),
     (routes::OPENAPI, &["GET"]),
+    (routes::KEYS, &["GET"]),
+    (routes::KEYS_ROTATE, &["POST"]),
+    (routes::KEYS_DESTROY, &["POST"]),
+    (routes::KEYS_CONFIRM, &["POST"]),
     (routes::HEALTHZ, &["GET"]),
     (routes::READYZ, &["GET"]),
     (routes::METRICS, &["GET"]),
@@ -110,6 +116,11 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(backup::advance))
         .routes(routes!(backup::newer_deliveries))
         .routes(routes!(backup::take))
+        .routes(routes!(keys::status))
+        .routes(routes!(keys::rotate))
+        .routes(routes!(keys::destroy_term))
+        .routes(routes!(keys::confirm_scope))
+        .routes(routes!(keys::shred_project))
         .routes(routes!(document::document))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))

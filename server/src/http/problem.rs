@@ -53,7 +53,10 @@ impl Refusal {
                 Some(inner.map_or(place.clone(), |inner| format!("{place}: {inner}")))
             }
             Failure::Conflict(conflict) => Some(format!("{conflict} exists already")),
-            Failure::Invalid(message) | Failure::BadPolicy(message) | Failure::VersionInUse(message) => Some(message),
+            Failure::NotNow(message)
+            | Failure::Invalid(message)
+            | Failure::BadPolicy(message)
+            | Failure::VersionInUse(message) => Some(message),
             Failure::Unavailable(what) => Some(format!("{what} is not available")),
             Failure::Integrity(message) => {
                 metrics::counter!(names::INTEGRITY).increment(1);

@@ -7,7 +7,7 @@ use super::{
     secrets::{checked, resource},
 };
 use crate::{
-    access::{InstanceAccess, Ledger, ProjectAccess},
+    access::{Access, InstanceAccess, Ledger, ProjectAccess},
     app::{App, Caller},
     failure::Failure,
 };
@@ -31,7 +31,19 @@ pub struct Change {
 impl Change {
     /// Begins a change of the instance.
     pub async fn on_instance(app: &App, caller: &Caller, action: Action) -> Result<Self, Failure> {
-        Ok(Self::begin(app, caller, action, None).await?.0)
+        Ok(Self::begin(app, caller, action, About { resource: None, project: None }).await?.0)
+    }
+
+    /// Begins a change of a project that is the instance's to decide.
+    pub async fn of_project(
+        app: &App,
+        caller: &Caller,
+        action: Action,
+        name: &ProjectName,
+    ) -> Result<(Self, Arc<ProjectAccess>), Failure> {
+        let about = About { resource: None, project: Some(name) };
+        let (change, project) = Self::begin(app, caller, action, about).await?;
+        Ok((change, project.ok_or(Failure::NotFound)?))
     }
 
     /// Begins a change in a project.
@@ -41,7 +53,8 @@ impl Change {
         action: Action,
         name: &ProjectName,
     ) -> Result<(Self, Arc<ProjectAccess>), Failure> {
-        let (change, project) = Self::begin(app, caller, action, Some(name)).await?;
+        let about = About { resource: Some(name), project: Some(name) };
+        let (change, project) = Self::begin(app, caller, action, about).await?;
         let project = project.ok_or(Failure::NotFound)?;
         if project.row().shredded { Err(Failure::Shredded) } else { Ok((change, project)) }
     }
@@ -52,30 +65,37 @@ impl Change {
         app: &App,
         caller: &Caller,
         action: Action,
-        name: Option<&ProjectName>,
+        about: About<'_>,
     ) -> Result<(Self, Option<Arc<ProjectAccess>>), Failure> {
         let mut transaction = app.store.begin().await?;
-        let (mut decision, mut rules) = decide_in(app, transaction.connection(), caller, action, name).await?;
+        let (mut decision, mut rules) = decide_in(app, transaction.connection(), caller, action, about).await?;
         if decision.is_ok() {
             revision::advance(app, transaction.connection()).await?;
-            (decision, rules) = decide_in(app, transaction.connection(), caller, action, name).await?;
+            (decision, rules) = decide_in(app, transaction.connection(), caller, action, about).await?;
         }
         match decision {
             Ok(grant) => {
-                let access = rules.access();
-                let (instance, project) = (access.instance.clone(), access.project.clone());
-                Ok((Self { transaction, grant, ledger: Ledger::new(access), instance, further: Vec::new() }, project))
+                // Rules of a project have no place in a decision about the instance, so that its rows are looked at on their own.
+                let access = match about.project {
+                    Some(_) if about.resource.is_none() => {
+                        Access::now(app, transaction.connection(), about.project).await?
+                    }
+                    _ => rules.access().clone(),
+                };
+                let ledger = Ledger::new(&access);
+                let change = Self { transaction, grant, ledger, instance: access.instance, further: Vec::new() };
+                Ok((change, access.project))
             }
             Err(denied) => {
                 drop(transaction);
-                Err(refused(app, caller, action, resource_name(name), denied).await)
+                Err(refused(app, caller, action, resource_name(about.resource), denied).await)
             }
         }
     }
 
     /// Demands another right for the same change.
     pub async fn also(mut self, app: &App, caller: &Caller, action: Action) -> Result<Self, Failure> {
-        let (decision, _) = decide_in(app, self.transaction.connection(), caller, action, None).await?;
+        let (decision, _) = decide_in(app, self.transaction.connection(), caller, action, About::default()).await?;
         match decision {
             Ok(grant) => {
                 self.further.extend_from_slice(grant.policies());
@@ -121,11 +141,20 @@ impl Change {
     }
 }
 
+/// What a change is about.
+#[derive(Clone, Copy, Default)]
+struct About<'a> {
+    /// The project that is decided about; without one it is the instance.
+    resource: Option<&'a ProjectName>,
+    /// The project whose rows change.
+    project: Option<&'a ProjectName>,
+}
+
 /// Decides without beginning anything: for a check that is too dear for those who are refused, and too slow to be done under the lock.
 pub async fn allowed(app: &App, caller: &Caller, action: Action, name: &ProjectName) -> Result<(), Failure> {
     let decision = {
         let mut connection = app.store.reader().await?;
-        decide_in(app, &mut connection, caller, action, Some(name)).await?.0
+        decide_in(app, &mut connection, caller, action, About { resource: Some(name), project: Some(name) }).await?.0
     };
     match decision {
         Ok(_) => Ok(()),
@@ -153,10 +182,10 @@ async fn decide_in(
     connection: &mut Connection,
     caller: &Caller,
     action: Action,
-    name: Option<&ProjectName>,
+    about: About<'_>,
 ) -> Result<(Result<Grant, Denied>, Rules), Failure> {
-    let rules = rules(app, connection, caller, name).await?;
-    let resource = name.map_or(Resource::Instance, Resource::Project);
+    let rules = rules(app, connection, caller, about.resource).await?;
+    let resource = about.resource.map_or(Resource::Instance, Resource::Project);
     Ok((decide(app, caller, &rules, action, resource), rules))
 }
 
@@ -187,7 +216,7 @@ where
 {
     let (decision, rules) = {
         let mut connection = app.store.reader().await?;
-        decide_in(app, &mut connection, caller, action, name).await?
+        decide_in(app, &mut connection, caller, action, About { resource: name, project: name }).await?
     };
     let grant = match decision {
         Ok(grant) => grant,

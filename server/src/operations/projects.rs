@@ -162,7 +162,8 @@ async fn try_list(app: &App, caller: &Caller) -> Result<Vec<Project>, Failure> {
     let mut seen = Vec::new();
     let mut connection = app.store.reader().await?;
     let instance = rules(app, &mut connection, caller, None).await?.instance().clone();
-    for project in instance.projects() {
+    // Of a quarantined project nothing is decided, not even who sees it.
+    for project in instance.projects().filter(|project| !instance.is_quarantined(project.id)) {
         let rules = rules(app, &mut connection, caller, Some(&project.name)).await?;
         let folder = whole_project(&project.name);
         let visible = may(app, caller, &rules, Action::List, Resource::Folder(&folder))

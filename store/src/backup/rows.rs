@@ -2,8 +2,8 @@
 
 use crate::{
     AuditRow, ClusterRow, GrantRow, InstanceRow, ManifestRow, MemberRow, PolicyRow, ProjectKeyRow, ProjectRow,
-    ProjectSettings, PurposeKeyRow, RestoreRow, RetiredNameRow, RevisionRow, RoleRow, SecretRow, StoreError, TermRow,
-    TokenRow, TombstoneRow, VersionRow, manifests::ManifestScope,
+    ProjectSettings, PurposeKeyRow, QuarantineRow, RestoreRow, RetiredNameRow, RevisionRow, RoleRow, RotationKind,
+    RotationRow, SecretRow, StoreError, TermRow, TokenRow, TombstoneRow, VersionRow, manifests::ManifestScope,
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Map, Value};
@@ -35,6 +35,8 @@ pub enum BackupRow {
     Grant(Unverified<GrantRow>),
     Policy(Unverified<PolicyRow>),
     Token(Unverified<TokenRow>),
+    Quarantine(Unverified<QuarantineRow>),
+    Rotation(Unverified<RotationRow>),
     Secret(Box<Unverified<SecretRow>>),
     Version(Unverified<VersionRow>),
     AuditEvent(Unverified<AuditRow>),
@@ -66,6 +68,8 @@ impl BackupRow {
             "grants" => Self::Grant(f.grant()?),
             "policies" => Self::Policy(f.policy()?),
             "tokens" => Self::Token(f.token()?),
+            "quarantines" => Self::Quarantine(f.quarantine()?),
+            "rotations" => Self::Rotation(f.rotation()?),
             "secrets" => Self::Secret(Box::new(f.secret()?)),
             "secret_versions" => Self::Version(f.version()?),
             "audit_events" => Self::AuditEvent(f.audit_event()?),
@@ -181,6 +185,32 @@ impl Fields {
                 scope: ManifestScope::from_id(f.uuid("scope")?),
                 subject: f.uuid("subject")?,
                 version: f.integer("version")?,
+                author: f.text("author")?,
+                created_at: f.time("created_at")?,
+            })
+        })
+    }
+
+    fn quarantine(&mut self) -> Result<Unverified<QuarantineRow>, StoreError> {
+        self.row(|f| {
+            Ok(QuarantineRow {
+                scope: ManifestScope::from_id(f.uuid("scope")?),
+                root: f.bytes("root")?,
+                author: f.text("author")?,
+                created_at: f.time("created_at")?,
+            })
+        })
+    }
+
+    fn rotation(&mut self) -> Result<Unverified<RotationRow>, StoreError> {
+        self.row(|f| {
+            Ok(RotationRow {
+                id: f.uuid("id")?,
+                kind: RotationKind::parse(&f.text("kind")?)?,
+                project: f.optional("project_id", Self::uuid)?.map(ProjectId),
+                target: f.number("target")?,
+                compromised: f.boolean("compromised")?,
+                accept_unanchored: f.boolean("accept_unanchored")?,
                 author: f.text("author")?,
                 created_at: f.time("created_at")?,
             })

@@ -138,6 +138,8 @@ impl<'a> Rows<'a> {
                 drop(self.listed(scope, at(row.claimed(|r| r.id.to_string())), row));
             }
             BackupRow::Token(row) => self.of_instance(at(row.claimed(|r| r.id.to_string())), row),
+            BackupRow::Quarantine(row) => self.of_instance(at(scope_name(row.claimed(|r| r.scope))), row),
+            BackupRow::Rotation(row) => drop(self.verified(at(row.claimed(|r| r.id.to_string())), row)),
             BackupRow::Secret(row) => self.secret(at(row.claimed(|r| r.path.to_string())), *row),
             BackupRow::Version(row) => self.version(row, line),
             BackupRow::AuditEvent(row) => {

@@ -4,9 +4,10 @@ use super::{
     ReadSecret, checked, checked_version, event, opened,
     pointers::{is_expired, is_kept, pointed},
     read::one_field,
-    resource, unsigned,
+    resource, unsigned, with_key,
 };
 use crate::{
+    access::ProjectAccess,
     app::{App, Caller},
     failure::Failure,
     operations::{
@@ -58,9 +59,19 @@ async fn try_read_batch(
     }
     // Sizes count only once a read is allowed: what somebody may not read says nothing of itself by pushing others out.
     let wanted: Vec<_> = decisions.iter().flatten().map(|one| (one.secret.id, one.version)).collect();
-    let mut values = {
+    let paths = decisions.iter().flatten().map(|one| one.reference.path.project());
+    let (mut values, projects) = {
         let mut connection = app.store.reader().await?;
-        versions_with_values(&mut connection, &wanted, MAX_BATCH_BYTES).await?.into_iter()
+        let values = versions_with_values(&mut connection, &wanted, MAX_BATCH_BYTES).await?;
+        let mut projects = BTreeMap::new();
+        for (name, value) in paths.zip(&values) {
+            let generation = value.as_ref().map(|found| found.version.claimed(|row| row.project_key_generation));
+            if let Some(generation) = generation {
+                let project = with_key(app, &mut connection, &by_project[&name], generation).await?;
+                projects.insert(name, project);
+            }
+        }
+        (values.into_iter(), projects)
     };
     let (mut events, mut results, mut read) = (Vec::new(), Vec::new(), Vec::<SecretId>::new());
     for decision in decisions {
@@ -74,7 +85,8 @@ async fn try_read_batch(
                 let (path, secret, number) = (&one.reference.path, one.secret.id, Some(unsigned(one.version)));
                 let policies = one.grant.policies().to_vec();
                 let rules = &by_project[&path.project()];
-                let outcome = release(app, rules, one, values.next().flatten());
+                let project = projects.get(&path.project());
+                let outcome = release(app, rules, project.map(AsRef::as_ref), one, values.next().flatten());
                 events.push(match &outcome {
                     Ok(_) => event(app, caller, (Action::Read, "ok"), path.to_string(), number, policies),
                     Err(failure) => failed(app, caller, path, failure),
@@ -148,7 +160,13 @@ fn decide_one<'a>(
 }
 
 /// Opens one value.
-fn release(app: &App, rules: &Rules, one: Allowed<'_>, found: Option<FoundVersion>) -> Result<ReadSecret, Failure> {
+fn release(
+    app: &App,
+    rules: &Rules,
+    project: Option<&ProjectAccess>,
+    one: Allowed<'_>,
+    found: Option<FoundVersion>,
+) -> Result<ReadSecret, Failure> {
     let found = found.ok_or(Failure::NotFound)?;
     let version = checked_version(app, rules, one.secret, found.version)?;
     match version.state {
@@ -159,7 +177,7 @@ fn release(app: &App, rules: &Rules, one: Allowed<'_>, found: Option<FoundVersio
     if !found.has_value {
         return Err(Failure::AnswerTooLarge);
     }
-    let bytes = opened(app, rules, &version, one.grant)?;
+    let bytes = opened(app, project.ok_or(Failure::NotFound)?, &version, one.grant)?;
     let payload = Payload::decode(&version.media_type, bytes).map_err(|error| Failure::Integrity(error.to_string()))?;
     let payload = match &one.reference.field {
         Some(name) => one_field(payload, name)?,

@@ -41,14 +41,15 @@ pub use work::{Halt, Work};
 
 use super::authorization::{Rules, decide, refused};
 use crate::{
-    access::ProjectAccess,
+    access::{Access, ProjectAccess},
     app::{App, Caller},
     failure::Failure,
 };
+use std::sync::Arc;
 use strongroom_core::{Action, AuditEvent, Decision, SecretBytes, SecretPath, Unverified, Verified};
 use strongroom_crypto::{OpenError, SealedVersion, VersionNames};
 use strongroom_policy::{About, Grant, Resource};
-use strongroom_store::{SecretRow, VersionRow, VersionState};
+use strongroom_store::{Connection, SecretRow, VersionRow, VersionState};
 
 /// A secret's row, checked: its MAC, that it lies in the project its path names, and that it was not removed for good before.
 pub(super) fn checked(
@@ -97,9 +98,24 @@ fn checked_version(
     Ok(row)
 }
 
+/// The project with the key of a generation. A rotation may have made that key, and wrapped the version by it, after the rules were read: then the project is
+/// looked at again.
+async fn with_key(
+    app: &App,
+    connection: &mut Connection,
+    rules: &Rules,
+    generation: i32,
+) -> Result<Arc<ProjectAccess>, Failure> {
+    let project = rules.existing_project()?;
+    if project.has_key(generation) {
+        return Ok(project.clone());
+    }
+    Access::now(app, connection, Some(project.name())).await?.project.ok_or(Failure::NotFound)
+}
+
 /// Opens a version's value for a grant to read it.
-fn opened(app: &App, rules: &Rules, version: &VersionRow, grant: Grant) -> Result<SecretBytes, Failure> {
-    let key = rules.existing_project()?.key(version.project_key_generation)?;
+fn opened(app: &App, project: &ProjectAccess, version: &VersionRow, grant: Grant) -> Result<SecretBytes, Failure> {
+    let key = project.key(version.project_key_generation)?;
     let names =
         VersionNames { secret: version.secret, version: unsigned(version.version), media_type: &version.media_type };
     app.keyring().open_value(key, &names, &sealed(version), grant).map_err(|error| match error {

@@ -4,7 +4,7 @@ use super::{
     checked_version,
     once::run,
     put::{Put, check_reason, put_onto},
-    sealed, unsigned,
+    sealed, unsigned, with_key,
     work::{Halt, Held, Work},
 };
 use crate::{
@@ -80,7 +80,8 @@ async fn current_fields(app: &App, work: &mut Work, held: &Held) -> Result<BTree
     let missing = || Failure::Integrity(format!("the current version of {} is missing", secret.id));
     let row = read_version(work.connection(), secret.id, secret.current_version).await?.ok_or_else(missing)?;
     let row = checked_version(app, &held.rules, secret, row)?;
-    let key = held.rules.existing_project()?.key(row.project_key_generation)?;
+    let project = with_key(app, work.connection(), &held.rules, row.project_key_generation).await?;
+    let key = project.key(row.project_key_generation)?;
     let names = VersionNames { secret: row.secret, version: unsigned(row.version), media_type: &row.media_type };
     let value = app
         .keyring()

@@ -7,7 +7,7 @@ use super::{
     opened,
     pointers::{is_expired, is_kept, pinned},
     put::{insert, seal_version},
-    resource, unsigned,
+    resource, unsigned, with_key,
     work::{Halt, Held, Work},
 };
 use crate::{
@@ -238,7 +238,8 @@ async fn copy_version(
     let row = read_version(work.connection(), source.id, number).await?.ok_or_else(missing)?;
     let row = checked_version(app, &from.rules, source, row)?.into_inner();
     work.record(app, caller, &[&grant], &from.path, Some(unsigned(number)), "ok");
-    let bytes = opened(app, &from.rules, &row, grant)?;
+    let project = with_key(app, work.connection(), &from.rules, row.project_key_generation).await?;
+    let bytes = opened(app, &project, &row, grant)?;
     let payload = Payload::decode(&row.media_type, bytes).map_err(|error| Failure::Integrity(error.to_string()))?;
     let copy = match versions {
         CopiedVersions::All => VersionRow { secret: target.id, ..row },

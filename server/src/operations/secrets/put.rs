@@ -7,7 +7,7 @@ use super::{
     opened,
     pointers::{activate, is_expired},
     precondition::Precondition,
-    resource, unsigned,
+    resource, unsigned, with_key,
     work::{Halt, Held, Work},
 };
 use crate::{
@@ -184,8 +184,9 @@ async fn unchanged(
     let row = read_version(work.connection(), secret.id, secret.current_version).await?.ok_or_else(missing)?;
     let row = checked_version(app, &held.rules, secret, row)?;
     let policies = read.policies().to_vec();
+    let project = with_key(app, work.connection(), &held.rules, row.project_key_generation).await?;
     let same =
-        row.media_type == payload.media_type() && same_value(&opened(app, &held.rules, &row, read)?, &payload.encode());
+        row.media_type == payload.media_type() && same_value(&opened(app, &project, &row, read)?, &payload.encode());
     if !same {
         return Ok(None);
     }

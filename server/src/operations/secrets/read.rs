@@ -3,15 +3,15 @@
 use super::{
     checked, checked_version, event, granted, leave_event, opened,
     pointers::{is_expired, is_kept},
-    resource, unsigned,
+    resource, unsigned, with_key,
 };
 use crate::{
     app::{App, Caller},
     failure::Failure,
     operations::{authorization::rules, change::audited},
 };
-use strongroom_core::{Action, FieldName, Payload, SecretPath, VersionSelector};
-use strongroom_store::{SecretRow, Selector, VersionState, read_secret};
+use strongroom_core::{Action, FieldName, Payload, SecretPath, Unverified, VersionSelector};
+use strongroom_store::{SecretRow, Selector, VersionRow, VersionState, read_secret};
 use time::OffsetDateTime;
 
 /// What a read releases.
@@ -69,6 +69,14 @@ async fn try_read(
         known.and_then(|known| i64::try_from(known).ok()),
     )
     .await?;
+    // It decides which rows are looked at again, no more.
+    let generation = |version: &Unverified<VersionRow>| version.claimed(|version| version.project_key_generation);
+    let project = match found.as_ref().and_then(|found| found.version.as_ref()).map(generation) {
+        Some(generation) if rules.project().is_some() => {
+            Some(with_key(app, &mut connection, &rules, generation).await?)
+        }
+        _ => None,
+    };
     drop(connection);
     let (secret, version) = found.map_or((None, None), |found| (Some(found.secret), found.version));
     let secret = checked(app, &rules, secret)?;
@@ -100,7 +108,8 @@ async fn try_read(
         app.audit.commit(event(app, caller, (Action::Read, "unchanged"), path.to_string(), number, policies)).await?;
         return Ok(ReadOutcome::Unchanged(version_number));
     }
-    let bytes = opened(app, &rules, &version, grant)?;
+    let project = project.ok_or(Failure::NotFound)?;
+    let bytes = opened(app, &project, &version, grant)?;
     let payload = Payload::decode(&version.media_type, bytes).map_err(|error| Failure::Integrity(error.to_string()))?;
     let payload = match field {
         Some(name) => one_field(payload, name)?,

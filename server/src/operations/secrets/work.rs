@@ -24,8 +24,8 @@ use std::{
 use strongroom_core::{Action, AuditEvent, Decision, ProjectName, SecretPath, Verified};
 use strongroom_policy::{Denied, Grant, Resource};
 use strongroom_store::{
-    Connection, ManifestScope, SecretRow, TombstoneRow, Transaction, find_secret, insert_tombstone, lock_secret,
-    notify_change,
+    Connection, ManifestScope, SecretRow, TombstoneRow, Transaction, find_secret, hold_keys, insert_tombstone,
+    lock_secret, notify_change,
 };
 use time::OffsetDateTime;
 
@@ -92,7 +92,9 @@ pub(super) struct Held {
 impl Work {
     /// Begins a transaction.
     pub(super) async fn begin(app: &App) -> Result<Self, Failure> {
-        let transaction = app.store.begin().await?;
+        let mut transaction = app.store.begin().await?;
+        // Before any rule or key is looked at: no key that this will write by is destroyed meanwhile.
+        hold_keys(transaction.connection()).await?;
         Ok(Self { transaction, events: Vec::new(), changed: BTreeSet::new(), expires: false, ledgers: BTreeMap::new() })
     }
 

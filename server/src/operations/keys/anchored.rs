@@ -1,0 +1,85 @@
+//! What the anchor says when a term may be known to somebody: whose rows go on to count.
+
+use super::scope_name;
+use crate::{
+    anchor::{Checkpoint, hex},
+    app::{App, Caller},
+    failure::Failure,
+    operations::change::Change,
+};
+use std::time::Duration;
+use strongroom_core::Action;
+use strongroom_store::{ManifestScope, QuarantineRow, manifests};
+
+/// How often the anchor is read until it says what the database does: it follows each change, a moment later.
+const LOOKS: u32 = 10;
+/// The pause between two looks.
+const PAUSE: Duration = Duration::from_millis(300);
+
+/// Begins the change, and names the projects whose rows are others than the anchor says.
+///
+/// # Errors
+/// [`Failure::Invalid`] without an anchor, unless that is accepted; [`Failure::NotNow`] when the instance's own rows are others: then nobody's rights are sure.
+pub(super) async fn begin(
+    app: &App,
+    caller: &Caller,
+    accept_unanchored: bool,
+) -> Result<(Change, Vec<QuarantineRow>), Failure> {
+    if accept_unanchored {
+        return Ok((Change::on_instance(app, caller, Action::ManageKeys).await?, Vec::new()));
+    }
+    for look in 1.. {
+        let (change, mut differing) = compare(app, caller).await?;
+        if differing.is_empty() {
+            return Ok((change, differing));
+        }
+        if look < LOOKS {
+            drop(change);
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        }
+        if let Some(instance) = differing.iter().find(|row| row.scope == ManifestScope::Instance) {
+            let name = scope_name(instance.scope);
+            return Err(Failure::NotNow(format!(
+                "the access rows of {name} are others than the anchor says (their root is {}): restore what the anchor says, or, where you know them to be right, \
+                 say accept_unanchored",
+                hex(&instance.root)
+            )));
+        }
+        differing.sort_by_key(|row| row.scope);
+        for row in &differing {
+            tracing::warn!(
+                scope = scope_name(row.scope),
+                "its access rows are others than the anchor says; it is quarantined"
+            );
+        }
+        return Ok((change, differing));
+    }
+    unreachable!("the loop ends by itself")
+}
+
+async fn compare(app: &App, caller: &Caller) -> Result<(Change, Vec<QuarantineRow>), Failure> {
+    let mut change = Change::on_instance(app, caller, Action::ManageKeys).await?;
+    let Some(place) = &app.anchor else {
+        return Err(Failure::Invalid(
+            "accept_unanchored: no anchor is configured, so that nobody can say whether access rows were forged with the key; say true to go on all the same"
+                .to_owned(),
+        ));
+    };
+    let unavailable = |error: anyhow::Error| {
+        tracing::error!(error = format!("{error:#}"), "the anchor cannot be read");
+        Failure::Unavailable("the anchor's place")
+    };
+    let text = place.read().await.map_err(unavailable)?;
+    let checkpoint = text.map(|text| Checkpoint::open(&text, app.keyring().keyring_mac())).transpose()?;
+    let rows = app.verify_all(manifests(change.connection()).await?)?;
+    let now = app.clock.now();
+    let differs = rows.into_iter().filter(|row| !checkpoint.as_ref().is_some_and(|anchor| anchor.is_mark_of(row)));
+    let differing = differs.map(|row| QuarantineRow {
+        scope: row.scope,
+        root: row.root.clone(),
+        author: caller.identity.principal(),
+        created_at: now,
+    });
+    Ok((change, differing.collect()))
+}

@@ -1,0 +1,168 @@
+//! Work on keys that goes on while servers serve, come and go: whichever server comes first takes the next step, each step is one transaction, and what is to be
+//! done next is read from verified rows. How far a rotation says it came only says where to look first.
+
+mod compromised;
+mod project_key;
+mod remac;
+mod root;
+mod shred;
+mod step;
+mod term;
+
+pub(crate) use project_key::next_generation;
+pub(crate) use root::outdated;
+pub(crate) use step::resource;
+
+use crate::{
+    app::{App, Origin},
+    failure::Failure,
+    metrics as names,
+};
+use std::{collections::HashMap, sync::Arc, time::Duration};
+use step::Step;
+use strongroom_core::{Action, Decision, Unverified, Verified};
+use strongroom_store::{
+    Progress, RotationKind, RotationRow, claim_rotation, note_failure, open_rotations, update_progress,
+};
+use tokio::{sync::watch, time::timeout};
+use uuid::Uuid;
+
+/// How often it is looked whether there is work, or whether what a rotation waits for has come.
+const EVERY: Duration = Duration::from_millis(500);
+
+/// What came of a turn of a rotation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// A step was taken; there may be another one at once.
+    Moved,
+    /// It waits: for other servers, for time, or for whoever works on it now.
+    Waits,
+}
+
+/// Works until the server stops.
+pub(crate) async fn rotate(app: Arc<App>, mut stop: watch::Receiver<bool>) {
+    let mut worker = Worker { app, failing: HashMap::new(), rewraps: root::Watch::default() };
+    loop {
+        let turn = worker.pass(&stop).await.unwrap_or_else(|failure| {
+            tracing::debug!(error = %failure, "cannot look for work on keys");
+            Turn::Waits
+        });
+        if *stop.borrow() {
+            return;
+        }
+        if turn == Turn::Waits {
+            tokio::select! {
+                biased;
+                () = crate::serve::stopped(&mut stop) => return,
+                _ = timeout(EVERY, worker.app.rotations.notified()) => {}
+            }
+        }
+    }
+}
+
+struct Worker {
+    app: Arc<App>,
+    /// The rotations whose last step failed, and whether that was noted.
+    failing: HashMap<Uuid, bool>,
+    rewraps: root::Watch,
+}
+
+impl Worker {
+    /// One turn of each open rotation.
+    async fn pass(&mut self, stop: &watch::Receiver<bool>) -> Result<Turn, Failure> {
+        self.rewraps.look(&self.app).await?;
+        let open = {
+            let mut connection = self.app.store.reader().await?;
+            open_rotations(&mut connection).await?
+        };
+        let mut moved = Turn::Waits;
+        for (row, progress) in open {
+            if *stop.borrow() {
+                return Ok(Turn::Waits);
+            }
+            let id = row.claimed(|row| row.id);
+            let outcome = self.turn(row, &progress).await;
+            match outcome {
+                Ok(turn) => {
+                    self.failing.remove(&id);
+                    if turn == Turn::Moved {
+                        moved = Turn::Moved;
+                    }
+                }
+                Err(failure) => self.failed(id, &failure).await?,
+            }
+        }
+        Ok(moved)
+    }
+
+    async fn turn(&self, row: Unverified<RotationRow>, progress: &Progress) -> Result<Turn, Failure> {
+        let app = &*self.app;
+        let id = row.claimed(|row| row.id);
+        let Ok(row) = app.verify(row) else { return refuse(app, id).await };
+        match row.kind {
+            RotationKind::Root => root::turn(app, &row).await,
+            RotationKind::Term if row.compromised => compromised::turn(app, &row, progress).await,
+            RotationKind::Term => term::turn(app, &row, progress).await,
+            RotationKind::ProjectKey => project_key::turn(app, &row, progress).await,
+            RotationKind::Shred => shred::turn(app, &row).await,
+        }
+    }
+
+    /// Logs and notes a failure when it begins. The step's transaction may still be on its way back; then it is noted the next time.
+    async fn failed(&mut self, id: Uuid, failure: &Failure) -> Result<(), Failure> {
+        let text = match failure {
+            Failure::Internal(error) => format!("{error:#}"),
+            other => other.to_string(),
+        };
+        let (is_logged, is_noted) = self.failing.get(&id).map_or((false, false), |noted| (true, *noted));
+        if !is_logged {
+            if let Failure::Integrity(_) = failure {
+                metrics::counter!(names::INTEGRITY).increment(1);
+            }
+            tracing::error!(rotation = %id, error = text, "a step of a rotation failed; it is tried again");
+            self.failing.insert(id, false);
+        }
+        if !is_noted {
+            let mut transaction = self.app.store.begin().await?;
+            let noted = note_failure(transaction.connection(), id, &text).await?;
+            transaction.commit().await?;
+            self.failing.insert(id, noted);
+        }
+        Ok(())
+    }
+}
+
+/// Closes a rotation that this instance did not write: it is not done, and an alarm. An older generation's MAC is looked at again by nobody.
+async fn refuse(app: &App, id: Uuid) -> Result<Turn, Failure> {
+    let mut transaction = app.store.begin().await?;
+    let Some((row, mut progress)) = claim_rotation(transaction.connection(), id).await? else { return Ok(Turn::Waits) };
+    if app.verify(row).is_ok() {
+        // It was authenticated anew meanwhile.
+        return Ok(Turn::Moved);
+    }
+    let now = app.clock.now();
+    progress.failure = Some("this instance did not write it, or it was changed since; it was not done".to_owned());
+    (progress.updated_at, progress.finished_at) = (now, Some(now));
+    update_progress(transaction.connection(), id, &progress).await?;
+    let mut event = app.event(
+        Origin { request_id: Uuid::now_v7(), source: None },
+        None,
+        Action::Rotate,
+        Decision::Undecided,
+        "integrity",
+    );
+    event.resource = Some("keys".to_owned());
+    app.record(&mut transaction, event).await?;
+    transaction.commit().await?;
+    metrics::counter!(names::INTEGRITY).increment(1);
+    tracing::error!(rotation = %id, "a rotation was not written by this instance, or was changed since; it is not done");
+    Ok(Turn::Moved)
+}
+
+/// Ends a rotation that has nothing to do any more: what it makes was made, or what it is about is gone.
+async fn finish(app: &App, row: &Verified<RotationRow>) -> Result<Turn, Failure> {
+    let Some(mut step) = Step::claim(app, row.id).await? else { return Ok(Turn::Waits) };
+    step.finish().await?;
+    step.commit(None).await?;
+    Ok(Turn::Moved)
+}
