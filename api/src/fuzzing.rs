@@ -5,8 +5,9 @@ use strongroom_core::{MAX_PAYLOAD, Payload};
 
 /// The body of a put: what is taken is within the limits, decodes from what is stored of it, and goes over the wire again unchanged.
 pub fn put_secret(data: &[u8]) {
-    let Ok(body) = serde_json::from_slice::<PutSecret>(data) else { return };
-    let Ok((payload, reason)) = body.into_payload() else { return };
+    let Ok(mut body) = serde_json::from_slice::<PutSecret>(data) else { return };
+    let Ok(payload) = body.take_payload() else { return };
+    let reason = body.reason;
     let stored = payload.encode();
     assert!(stored.len() <= MAX_PAYLOAD);
     let media_type = payload.media_type().to_owned();
@@ -14,10 +15,10 @@ pub fn put_secret(data: &[u8]) {
     assert_eq!(read.encode().expose_bytes(), stored.expose_bytes());
 
     let sent = serde_json::to_vec(&PutSecret::new(read, reason.clone())).expect("a body is JSON");
-    let received: PutSecret = serde_json::from_slice(&sent).expect("what was sent is a body");
-    let (payload, received_reason) = received.into_payload().expect("what was sent is a payload");
+    let mut received: PutSecret = serde_json::from_slice(&sent).expect("what was sent is a body");
+    let payload = received.take_payload().expect("what was sent is a payload");
     assert_eq!(payload.encode().expose_bytes(), stored.expose_bytes());
-    assert_eq!((payload.media_type(), received_reason), (media_type.as_str(), reason));
+    assert_eq!((payload.media_type(), received.reason), (media_type.as_str(), reason));
 }
 
 #[cfg(test)]
