@@ -5,8 +5,15 @@ use crate::{
     metrics as names,
     settings::{RootKeySettings, RootKeySource},
 };
-use std::{sync::Arc, time::Duration};
-use strongroom_crypto::{RootKey, RootKeyError, RootKeyProvider, RootKeys};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use strongroom_core::SecretBytes;
+use strongroom_crypto::{
+    ProviderAnswer, ProviderError, RootKey, RootKeyError, RootKeyProvider, RootKeys, RootWrapped,
+};
 use tokio::{task::JoinSet, time::Instant};
 
 /// How long a start pauses before it asks a provider again.
@@ -26,8 +33,51 @@ pub struct Root {
 /// A provider, and whether it has to be asked.
 #[derive(Clone, Debug)]
 enum Source {
+    File(Arc<KeyFile>),
     Here(Arc<RootKey>),
     Kms(Arc<Kms>),
+}
+
+/// A root key in a file, read when it is used and not held: a running server needs it for rotations only, and what it does not hold cannot be read from its memory.
+#[derive(Debug)]
+struct KeyFile {
+    path: PathBuf,
+    /// Which key it was at the start.
+    key_id: Option<String>,
+}
+
+impl KeyFile {
+    fn open(path: &Path) -> Result<Self, RootKeyError> {
+        let key_id = RootKey::from_file(path)?.key_id();
+        Ok(Self { path: path.to_owned(), key_id })
+    }
+
+    fn key(&self) -> Result<RootKey, ProviderError> {
+        let key = RootKey::from_file(&self.path).map_err(|error| ProviderError::Failed(error.into()))?;
+        if key.key_id() == self.key_id {
+            return Ok(key);
+        }
+        let other = format!("the root key at {} is another one than at the start; see docs/keys.md", self.path.display());
+        Err(ProviderError::Failed(other.into()))
+    }
+}
+
+impl RootKeyProvider for KeyFile {
+    fn key_id(&self) -> Option<String> {
+        self.key_id.clone()
+    }
+
+    fn wrap<'a>(&'a self, names: RootWrapped, plaintext: &'a SecretBytes) -> ProviderAnswer<'a, Vec<u8>> {
+        Box::pin(async move { self.key()?.wrap(names, plaintext).await })
+    }
+
+    fn unwrap<'a>(&'a self, names: RootWrapped, wrapped: &'a [u8]) -> ProviderAnswer<'a, SecretBytes> {
+        Box::pin(async move { self.key()?.unwrap(names, wrapped).await })
+    }
+
+    fn is_current(&self, names: RootWrapped, wrapped: &[u8]) -> bool {
+        self.key().is_ok_and(|key| key.is_current(names, wrapped))
+    }
 }
 
 impl Root {
@@ -62,7 +112,7 @@ impl Root {
                 metrics::gauge!(names::ROOT_KEY_WELL, "provider" => provider).set(f64::from(u8::from(well)));
             };
             match source {
-                Some(Source::Here(_)) => well(true),
+                Some(Source::File(_) | Source::Here(_)) => well(true),
                 Some(Source::Kms(kms)) => _ = tasks.spawn(kms.clone().poll(self.polling, well)),
                 None => {}
             }
@@ -74,7 +124,7 @@ impl Root {
 impl Source {
     fn open(source: &RootKeySource) -> Result<Self, RootKeyError> {
         Ok(match source {
-            RootKeySource::File(path) => Self::Here(Arc::new(RootKey::from_file(path)?)),
+            RootKeySource::File(path) => Self::File(Arc::new(KeyFile::open(path)?)),
             RootKeySource::Environment => Self::Here(Arc::new(RootKey::from_environment()?)),
             RootKeySource::Kms { socket, timeout } => Self::Kms(Arc::new(Kms::new(socket.clone(), *timeout))),
         })
@@ -82,6 +132,7 @@ impl Source {
 
     fn provider(&self) -> Arc<dyn RootKeyProvider> {
         match self {
+            Self::File(file) => file.clone(),
             Self::Here(key) => key.clone(),
             Self::Kms(kms) => kms.clone(),
         }

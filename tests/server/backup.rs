@@ -287,7 +287,7 @@ async fn what_cannot_be_restored_is_refused_and_changes_nothing() {
         let error = restore(Cursor::new(bytes), &store, root, instance, &clock).await.unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
     }
-    let newer = String::from_utf8(backup.clone()).unwrap().replacen("\"schema\":2", "\"schema\":999", 1);
+    let newer = String::from_utf8(backup.clone()).unwrap().replacen("\"schema\":3", "\"schema\":999", 1);
     let error =
         restore(Cursor::new(newer.as_bytes()), &store, &own, (INSTANCE, InstanceKind::Dev), &clock).await.unwrap_err();
     assert!(error.to_string().contains("schema 999"), "{error}");

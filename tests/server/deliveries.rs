@@ -10,7 +10,9 @@ fn watched(name: &str, held: u64, ahead: Option<u64>) -> Watched {
 }
 
 async fn put(client: &Client, name: &str) -> u64 {
-    client.put(&path(name), fields(&[("a", "value")]), PutOptions::default()).await.unwrap().version
+    // Another value each time: the same one would make no version.
+    let value = uuid::Uuid::now_v7().to_string();
+    client.put(&path(name), fields(&[("a", &value)]), PutOptions::default()).await.unwrap().version
 }
 
 async fn shop() -> TestServer {

@@ -4,12 +4,13 @@ use serde_json::json;
 use std::fmt::Write as _;
 use strongroom_api::{
     access::{Policy, Role},
+    keys::{Rotate, ShredProject},
     routes,
 };
 use strongroom_client::PutOptions;
 use strongroom_core::Action;
 use strongroom_local::{Issuer, Pod};
-use strongroom_tests::{CLUSTER, Replica, Sql, TestServer, fields, path, project};
+use strongroom_tests::{CLUSTER, Replica, Sql, TestServer, eventually, fields, path, project};
 
 /// The ways, as `SECURITY.md` names them.
 const WAYS: [&str; 5] = ["forge", "swap", "delete", "replay", "resurrect"];
@@ -76,6 +77,7 @@ const EXPECTED: &[(&str, [Cell; 5])] = &[
     ("policies", [Refused, Refused, Refused, Never(NEVER_CHANGED), Refused]),
     ("tokens", [Refused, Never(ONE_ROW), Refused, Never(NEVER_CHANGED), Never(NEVER_REMOVED)]),
     ("tombstones", [Refused, Refused, Refused, Never(NEVER_CHANGED), Never(NEVER_REMOVED)]),
+    ("rotations", [Refused, Refused, Unnoticed(NOTHING_DECIDED), Unnoticed(NOTHING_DECIDED), Never(NEVER_REMOVED)]),
     ("manifests", [Refused, Refused, Refused, Refused, Refused]),
     ("access_revision", [Refused, Never(ONE_ROW), Refused, Unnoticed(NOTHING_DECIDED), Never(ONE_ROW)]),
     ("secrets", [Refused, Refused, Unnoticed(HIDDEN), Unnoticed(SET_BACK), Refused]),
@@ -98,7 +100,7 @@ impl World {
         let put = async |name: &str, value: &str| {
             admin.put(&path(name), fields(&[("a", value)]), PutOptions::default()).await.unwrap();
         };
-        for name in ["shop", "other"] {
+        for name in ["shop", "other", "doomed"] {
             server.project(name).await;
             put(&format!("{name}/db"), "old").await;
         }
@@ -159,6 +161,19 @@ impl World {
         send("DELETE", "/api/v1/secret?path=shop/soft&version=1", serde_json::Value::Null).await;
         send("POST", routes::SECRET_DESTROY, json!({"path": "shop/broken", "versions": [1]})).await;
         send("POST", routes::SECRET_PURGE, json!({"path": "shop/gone"})).await;
+        let (shop, doomed) = (project("shop"), project("doomed"));
+        admin.shred_project(&ShredProject { name: doomed.clone(), confirm: doomed }).await.unwrap();
+        admin.rotate(&Rotate::ProjectKey { project: shop }).await.unwrap();
+        eventually("the project and its old key are gone", async || {
+            sql.count("rotations WHERE finished_at IS NULL").await == 0
+        })
+        .await;
+        admin.rotate(&Rotate::Term { compromised: false, accept_unanchored: false }).await.unwrap();
+        admin.rotate(&Rotate::Root {}).await.unwrap();
+        eventually("every key is wrapped anew", async || {
+            sql.count("rotations WHERE finished_at IS NULL").await == 0
+        })
+        .await;
         copy(&mut sql, "_kept_").await;
         Self { server, sql, session, revoked }
     }
