@@ -11,9 +11,7 @@ use std::{
     time::Duration,
 };
 use strongroom_core::SecretBytes;
-use strongroom_crypto::{
-    ProviderAnswer, ProviderError, RootKey, RootKeyError, RootKeyProvider, RootKeys, RootWrapped,
-};
+use strongroom_crypto::{ProviderAnswer, ProviderError, RootKey, RootKeyError, RootKeyProvider, RootKeys, RootWrapped};
 use tokio::{task::JoinSet, time::Instant};
 
 /// How long a start pauses before it asks a provider again.
@@ -57,7 +55,8 @@ impl KeyFile {
         if key.key_id() == self.key_id {
             return Ok(key);
         }
-        let other = format!("the root key at {} is another one than at the start; see docs/keys.md", self.path.display());
+        let other =
+            format!("the root key at {} is another one than at the start; see docs/keys.md", self.path.display());
         Err(ProviderError::Failed(other.into()))
     }
 }

@@ -10,7 +10,8 @@ use strongroom_api::{
 use strongroom_client::PutOptions;
 use strongroom_core::Action;
 use strongroom_local::{Issuer, Pod};
-use strongroom_tests::{CLUSTER, Replica, Sql, TestServer, eventually, fields, path, project};
+use strongroom_store::{InstanceRow, Options, Store, instance};
+use strongroom_tests::{CLUSTER, Replica, Sql, TestServer, eventually, fields, hex, path, project};
 
 /// The ways, as `SECURITY.md` names them.
 const WAYS: [&str; 5] = ["forge", "swap", "delete", "replay", "resurrect"];
@@ -34,6 +35,7 @@ const SET_BACK: &str = "b";
 const UNDELETED: &str = "c";
 const NOTHING_DECIDED: &str = "d";
 const NOT_YET: &str = "e";
+const HISTORY: &str = "f";
 const EVENTS: &str = "rows of this table never change, and are not read yet";
 const NEVER_CHANGED: &str = "rows of this table never change";
 const NEVER_REMOVED: &str = "rows of this table are never removed";
@@ -60,6 +62,20 @@ const NOTES: &[(&str, &str)] = &[
         NOT_YET,
         "each event has its MAC, which no request checks yet; the chain that shows a missing event is not built yet",
     ),
+    (
+        HISTORY,
+        "a finished rotation is history; an unfinished one is checked before each of its steps, and what it is to make is found from the keys' own rows",
+    ),
+];
+
+/// Tables with a MAC that have no row here, each with what is known of them.
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("quarantines", "covered by the instance's manifest as every access row is"),
+    ("restores", "a forged row keeps the server from starting"),
+    (
+        "idempotency_keys",
+        "a forged or exchanged answer is refused; without its row a request that is sent again is done again, as after 24 hours",
+    ),
 ];
 
 /// The expected outcome of each table and way.
@@ -77,7 +93,10 @@ const EXPECTED: &[(&str, [Cell; 5])] = &[
     ("policies", [Refused, Refused, Refused, Never(NEVER_CHANGED), Refused]),
     ("tokens", [Refused, Never(ONE_ROW), Refused, Never(NEVER_CHANGED), Never(NEVER_REMOVED)]),
     ("tombstones", [Refused, Refused, Refused, Never(NEVER_CHANGED), Never(NEVER_REMOVED)]),
-    ("rotations", [Refused, Refused, Unnoticed(NOTHING_DECIDED), Unnoticed(NOTHING_DECIDED), Never(NEVER_REMOVED)]),
+    (
+        "rotations",
+        [Unnoticed(HISTORY), Unnoticed(HISTORY), Unnoticed(HISTORY), Never(NEVER_CHANGED), Never(NEVER_REMOVED)],
+    ),
     ("manifests", [Refused, Refused, Refused, Refused, Refused]),
     ("access_revision", [Refused, Never(ONE_ROW), Refused, Unnoticed(NOTHING_DECIDED), Never(ONE_ROW)]),
     ("secrets", [Refused, Refused, Unnoticed(HIDDEN), Unnoticed(SET_BACK), Refused]),
@@ -142,8 +161,13 @@ impl World {
         let (session, revoked) = (server.session("shop", "api").await, server.session("shop", "revoked").await);
         let mut sql = server.sql().await;
         // Neither keys to other tables nor names that must differ stop him.
-        sql.run("SET session_replication_role = replica; ALTER TABLE policies DROP CONSTRAINT policies_name_key").await;
+        sql.run(
+            "SET session_replication_role = replica; ALTER TABLE policies DROP CONSTRAINT policies_name_key;
+                 DROP INDEX keyring_terms_one_active, keyring_keys_one_active, project_keys_one_active",
+        )
+        .await;
         copy(&mut sql, "_old_").await;
+        unclaimed(&server, &mut sql).await;
 
         put("shop/db", "new").await;
         role("readers", &["workload:lab/shop/api"]).await;
@@ -161,19 +185,17 @@ impl World {
         send("DELETE", "/api/v1/secret?path=shop/soft&version=1", serde_json::Value::Null).await;
         send("POST", routes::SECRET_DESTROY, json!({"path": "shop/broken", "versions": [1]})).await;
         send("POST", routes::SECRET_PURGE, json!({"path": "shop/gone"})).await;
-        let (shop, doomed) = (project("shop"), project("doomed"));
+        let (other, doomed) = (project("other"), project("doomed"));
         admin.shred_project(&ShredProject { name: doomed.clone(), confirm: doomed }).await.unwrap();
-        admin.rotate(&Rotate::ProjectKey { project: shop }).await.unwrap();
+        admin.rotate(&Rotate::ProjectKey { project: other }).await.unwrap();
         eventually("the project and its old key are gone", async || {
             sql.count("rotations WHERE finished_at IS NULL").await == 0
         })
         .await;
         admin.rotate(&Rotate::Term { compromised: false, accept_unanchored: false }).await.unwrap();
         admin.rotate(&Rotate::Root {}).await.unwrap();
-        eventually("every key is wrapped anew", async || {
-            sql.count("rotations WHERE finished_at IS NULL").await == 0
-        })
-        .await;
+        eventually("every key is wrapped anew", async || sql.count("rotations WHERE finished_at IS NULL").await == 0)
+            .await;
         copy(&mut sql, "_kept_").await;
         Self { server, sql, session, revoked }
     }
@@ -239,11 +261,22 @@ impl World {
                     .filter(|key| !current.contains(key))
                     .map(|key| {
                         let mut statement = format!("INSERT INTO {table} SELECT * FROM _old_{table} WHERE {key};");
-                        if table == "secret_versions" {
-                            // With the secret it is a version of: alone it is of nothing.
-                            statement += &format!(
-                                "INSERT INTO secrets SELECT * FROM _old_secrets WHERE id = (SELECT secret_id FROM _old_{table} WHERE {key}) ON CONFLICT DO NOTHING"
-                            );
+                        // With what it is part of: alone it is of nothing.
+                        let part_of = |whole: &str, id: String| {
+                            format!("INSERT INTO {whole} SELECT * FROM _old_{whole} WHERE id = ({id}) ON CONFLICT DO NOTHING;")
+                        };
+                        let of_row = |column: &str| format!("SELECT {column} FROM _old_{table} WHERE {key}");
+                        match table {
+                            "secret_versions" => {
+                                let project = format!("SELECT project_id FROM _old_secrets WHERE id = ({})", of_row("secret_id"));
+                                statement += &part_of("secrets", of_row("secret_id"));
+                                statement += &part_of("projects", project);
+                            }
+                            "project_keys" | "grants" | "secrets" | "roles" | "policies" => {
+                                statement += &part_of("projects", of_row("project_id"));
+                            }
+                            "manifests" => statement += &part_of("projects", of_row("scope")),
+                            _ => {}
                         }
                         statement
                     })
@@ -300,6 +333,17 @@ impl World {
     }
 }
 
+/// The instance's row as it was before its first admin claimed it: a MAC has no nonce, so it can be made again.
+async fn unclaimed(server: &TestServer, sql: &mut Sql) {
+    let store = Store::connect(&server.database_url(), &Options::default()).unwrap();
+    let row = instance(&mut store.reader().await.unwrap()).await.unwrap().unwrap();
+    let keyring = server.keyring().await;
+    let row = keyring.verify_keyring_row(row).unwrap().into_inner();
+    let row = keyring.mac_keyring_row(InstanceRow { admin_claimed_at: None, ..row });
+    store.close().await;
+    sql.run(&format!("UPDATE _old_instance SET admin_claimed_at = NULL, mac = '\\x{}'", hex(&row.mac().tag))).await;
+}
+
 /// A copy of every table.
 async fn copy(sql: &mut Sql, prefix: &str) {
     for table in sql.tables().await {
@@ -313,6 +357,13 @@ async fn what_a_writer_of_the_database_can_do_is_refused_or_listed() {
     assert!(!world.is_refused("nothing").await, "as it is, everything is served");
     world.restore().await;
     let mut wrong = String::new();
+    let with_mac = "SELECT table_name AS name FROM information_schema.columns WHERE table_schema = 'public' AND column_name = 'mac' AND table_name NOT LIKE '\\_%'";
+    for row in world.sql.rows(with_mac).await {
+        let name = row["name"].as_str().unwrap();
+        let listed =
+            EXPECTED.iter().any(|(table, _)| *table == name) || ELSEWHERE.iter().any(|(table, _)| *table == name);
+        assert!(listed, "{name} is not in the table");
+    }
     for (table, cells) in EXPECTED {
         for (way, expected) in WAYS.iter().zip(cells) {
             let changes = world.changes(table, way).await;
@@ -367,6 +418,9 @@ fn table() -> String {
         let _ = writeln!(text, "| `{table}` | {} |", cells.join(" | "));
     }
     text.push('\n');
+    for (table, meaning) in ELSEWHERE {
+        let _ = writeln!(text, "- `{table}`: {meaning}.");
+    }
     for (note, meaning) in NOTES {
         let _ = writeln!(text, "- ({note}) {meaning}.");
     }
