@@ -430,7 +430,7 @@ mod tests {
         for (json, column) in [
             ("hunter2".to_owned(), "(the row)"),
             ("[]".to_owned(), "(the row)"),
-            (format!(r#"{{{mac}}}"#), "revision"),
+            (format!("{{{mac}}}"), "revision"),
             (format!(r#"{{"revision":"hunter2",{mac}}}"#), "revision"),
             (r#"{"revision":1,"mac_generation":1,"mac_layout":70000,"mac":"AA=="}"#.to_owned(), "mac_layout"),
             (r#"{"revision":1,"mac_generation":1,"mac_layout":1,"mac":"hunter2!"}"#.to_owned(), "mac"),
