@@ -150,7 +150,7 @@ async fn it_prints_no_value_to_a_terminal_unasked() {
         let spawn = "import pty, sys; sys.exit(pty.spawn(sys.argv[1:]) >> 8)";
         let mut command = python();
         let program = command.get_program().to_owned();
-        command.args(["-c", spawn]).arg(program).arg(READER).arg("--root-key").arg(&taken.server.root_key_file());
+        command.args(["-c", spawn]).arg(program).arg(READER).arg("--root-key").arg(taken.server.root_key_file());
         let output = command.args(arguments).arg(&taken.backup).stdin(std::process::Stdio::null()).output().unwrap();
         (output.status.success(), text(&output.stdout))
     };
