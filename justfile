@@ -55,6 +55,10 @@ fuzz target *arguments="-max_total_time=60":
 fuzz-minimize target:
     cargo +nightly fuzz cmin {{ target }}
 
+# The API tried by its own document: needs Python 3 with venv.
+test-api *arguments:
+    tests/schemathesis/run.sh {{ arguments }}
+
 # The cluster suite: needs a KUBECONFIG.
 test-cluster *arguments:
     cargo test -p strongroom-tests --test cluster --locked {{ arguments }}

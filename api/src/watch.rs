@@ -35,6 +35,7 @@ pub struct Watched {
     /// A version the caller holds that is newer than what this server announced or answered: its database may have been set back. `held` is 0 then, because none of
     /// the server's versions is held, so that it announces whatever it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(format = "uint64"))]
     pub ahead: Option<u64>,
 }
 

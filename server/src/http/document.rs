@@ -149,7 +149,7 @@ fn codes(path: &str, method: &str, operation: &Value) -> BTreeSet<ErrorCode> {
         codes.extend([Code::Unauthenticated, Code::Integrity, Code::AuditUnavailable]);
     }
     if takes_key(path, method) {
-        codes.extend([Code::IdempotencyInProgress, Code::IdempotencyKeyReused]);
+        codes.extend([Code::BadRequest, Code::IdempotencyInProgress, Code::IdempotencyKeyReused]);
     }
     if operation.get("requestBody").is_some() {
         codes.extend([Code::BadBody, Code::BodyTooLarge, Code::UnsupportedMediaType]);

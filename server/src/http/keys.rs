@@ -22,7 +22,7 @@ type Server = State<Arc<App>>;
 
 errors! {
     StatusErrors: Forbidden;
-    RotateErrors: Forbidden, NotFound, ProjectShredded, NotNow, UnprocessableContent;
+    RotateErrors: Forbidden, NotFound, ProjectShredded, AlreadyExists, NotNow, UnprocessableContent;
     DestroyErrors: Forbidden, NotFound, NotNow, UnprocessableContent;
     ConfirmErrors: Forbidden, NotFound, NotNow, UnprocessableContent;
     ShredErrors: Forbidden, NotFound, ProjectShredded, NotNow, DeletionProtected, UnprocessableContent;

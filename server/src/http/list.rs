@@ -40,6 +40,7 @@ struct ListParameters {
     /// Where the page starts: the page before it says so.
     cursor: Option<SecretPath>,
     /// Most entries; 100 without one. What is too large or zero is taken as the nearest that can be.
+    #[param(format = "uint32")]
     limit: Option<u32>,
     /// A label, `key=value`, or any of that key, `key`. May stand up to 16 times; all must be there.
     #[param(max_items = 16, value_type = Option<Vec<String>>)]
