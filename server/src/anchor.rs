@@ -12,8 +12,9 @@ use std::{
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
+pub(crate) use strongroom_api::backup::hex;
 use strongroom_crypto::KeyringMac;
-use strongroom_store::{ManifestRow, ManifestScope};
+use strongroom_store::ManifestRow;
 use thiserror::Error;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -158,16 +159,6 @@ impl Checkpoint {
     pub fn is_mark_of(&self, row: &ManifestRow) -> bool {
         self.manifests.get(&row.scope.id()).is_some_and(|mark| mark.epoch == row.epoch && mark.root == hex(&row.root))
     }
-
-    /// Whether anything in it is newer than in `other`: then it must not be written over.
-    fn is_ahead_of(&self, other: &Self) -> bool {
-        let epoch = |checkpoint: &Self, scope: &Uuid| checkpoint.manifests.get(scope).map_or(0, |mark| mark.epoch);
-        epoch(self, &ManifestScope::Instance.id()) > epoch(other, &ManifestScope::Instance.id())
-            || self
-                .manifests
-                .iter()
-                .any(|(scope, mark)| other.manifests.get(scope).is_some_and(|theirs| theirs.epoch < mark.epoch))
-    }
 }
 
 impl AnchorPlace {
@@ -193,14 +184,8 @@ impl AnchorPlace {
         Ok(text)
     }
 
-    /// Writes a checkpoint, unless a newer one stands there: another replica was first. With `force` it is written whatever stands there.
-    pub async fn write(&self, checkpoint: &Checkpoint, mac: &KeyringMac, force: bool) -> anyhow::Result<()> {
-        if !force && let Some(text) = self.read().await? {
-            let standing = Checkpoint::open(&text, mac).map_err(|failure| anyhow::anyhow!("{failure}"))?;
-            if standing.is_ahead_of(checkpoint) || standing.manifests == checkpoint.manifests {
-                return Ok(());
-            }
-        }
+    /// Writes a checkpoint over whatever stands there.
+    pub async fn write(&self, checkpoint: &Checkpoint, mac: &KeyringMac) -> anyhow::Result<()> {
         let text = checkpoint.seal(mac);
         match self {
             Self::File(path) => {
@@ -256,14 +241,6 @@ fn replace(path: &Path, text: &str) -> anyhow::Result<()> {
 }
 
 /// Bytes as lower-case hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
 fn unhex(text: &str) -> Option<Vec<u8>> {
     if !text.is_ascii() || !text.len().is_multiple_of(2) {
         return None;

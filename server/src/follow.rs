@@ -131,22 +131,42 @@ impl Follower {
 }
 
 /// Writes what the manifests are now into the anchor. With `force` whatever stands there is written over.
+///
+/// # Errors
+/// [`Failure::Integrity`] when the database is older than the anchor, or lacks a manifest that stands in it: then the anchor stays, for it is the evidence.
 pub(crate) async fn write_anchor(app: &App, force: bool) -> Result<(), Failure> {
     let Some(place) = &app.anchor else { return Ok(()) };
-    let rows = {
-        let mut connection = app.store.reader().await?;
-        app.verify_all(manifests(&mut connection).await?)?
-    };
-    let checkpoint = Checkpoint::new(app.instance.id.0, app.clock.now(), rows.iter().map(|row| &**row));
-    let written = place.write(&checkpoint, app.keyring().keyring_mac(), force).await;
-    metrics::gauge!(names::ANCHOR_FAILING).set(if written.is_ok() { 0.0 } else { 1.0 });
-    written.map_err(|error| {
+    let away = |error: anyhow::Error| {
+        metrics::gauge!(names::ANCHOR_FAILING).set(1.0);
         tracing::error!(
             error = format!("{error:#}"),
             "the anchor cannot be written; a rollback from now on would not be noticed"
         );
         Failure::Unavailable("the anchor's place")
-    })
+    };
+    let mac = app.keyring();
+    let mac = mac.keyring_mac();
+    // Before the manifests: whatever another server wrote here, the database has it already.
+    let standing = if force { None } else { place.read().await.map_err(away)? };
+    let standing = standing.map(|text| Checkpoint::open(&text, mac)).transpose()?;
+    let (instance, rows) = {
+        let mut connection = app.store.reader().await?;
+        let instance = Access::now(app, &mut connection, None).await?.instance;
+        (instance, app.verify_all(manifests(&mut connection).await?)?)
+    };
+    let rows: Vec<_> = rows.iter().map(|row| &**row).collect();
+    let checkpoint = Checkpoint::new(app.instance.id.0, app.clock.now(), rows.iter().copied());
+    if let Some(standing) = standing {
+        standing
+            .check(app.instance.id.0, &rows, |project| instance.is_buried(project))
+            .map_err(|disagreement| Failure::Integrity(disagreement.to_string()))?;
+        if standing.manifests == checkpoint.manifests {
+            return Ok(());
+        }
+    }
+    let written = place.write(&checkpoint, mac).await;
+    metrics::gauge!(names::ANCHOR_FAILING).set(if written.is_ok() { 0.0 } else { 1.0 });
+    written.map_err(away)
 }
 
 async fn leave_event(app: &App, failure: &Failure) {

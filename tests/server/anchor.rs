@@ -148,3 +148,23 @@ async fn an_anchor_that_is_not_this_instances_own_is_refused() {
     std::fs::write(world.anchor(), &whole).unwrap();
     world.server.restart().await;
 }
+
+#[tokio::test]
+async fn a_manifest_that_somebody_removed_is_not_forgotten_by_the_anchor() {
+    let mut world = World::new().await;
+    let project = world.server.admin().projects().await.unwrap()[0].id.to_string();
+    world.server.grant("user:eve", &[Action::Read], "shop/").await;
+    let epoch = world.epoch(&project).await;
+    world.anchored(&project, epoch).await;
+    let before = world.text();
+    world.sql.run(&format!("DELETE FROM manifests WHERE scope = '{project}'")).await;
+    // A change elsewhere would have the anchor written anew, without the project.
+    world.server.project("elsewhere").await;
+    let noticed = "audit_events WHERE action = 'verify' AND outcome = 'integrity'";
+    let sql = &mut world.sql;
+    eventually("it is noticed", async || sql.count(noticed).await == 1).await;
+    assert_eq!(world.text(), before, "the anchor stays as it was: it is the evidence");
+    world.server.stop().await;
+    let message = refusal(&world.server).await;
+    assert!(message.contains(&format!("project {project}")), "{message}");
+}
