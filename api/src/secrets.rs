@@ -99,13 +99,28 @@ pub struct PutSecret {
     #[serde(default, skip_serializing_if = "Update::is_keep", with = "update::time")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<OffsetDateTime>))]
     pub expires_at: Update<OffsetDateTime>,
+    /// Labels to set in the same transaction; the secret's others stay. Needs `manage-grants` too: policies see labels.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
+    /// Who answers for it, to be set in the same transaction. Needs `manage-grants` too: policies see owners.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Owner>,
 }
 
 impl PutSecret {
     /// The body that puts `payload`.
     pub fn new(payload: Payload, reason: Option<String>) -> Self {
         let PayloadBody { fields, raw, media_type } = PayloadBody::expose_payload(payload);
-        Self { fields, raw, media_type, reason, activate: true, expires_at: Update::Keep }
+        Self {
+            fields,
+            raw,
+            media_type,
+            reason,
+            activate: true,
+            expires_at: Update::Keep,
+            labels: Labels::default(),
+            owner: None,
+        }
     }
 
     /// The payload that a request carries; it is taken out.

@@ -77,6 +77,52 @@ fn each_source_arrives_as_it_was_and_nothing_is_overwritten_unasked() {
 
 #[cfg(feature = "dev")]
 #[test]
+fn labels_come_along_where_asked_and_through_an_export() {
+    let (server, scratch) = (Server::start(), Scratch::new("import-labels"));
+    let described = |path: &str| {
+        let listed: serde_json::Value =
+            serde_json::from_str(&server.done(&["list", "payments/", "--output", "json"], b"")).unwrap();
+        let found = listed["secrets"].as_array().unwrap().iter().find(|entry| entry["path"] == path).unwrap();
+        (found["labels"]["app"].as_str().map(str::to_owned), found["version"].as_u64().unwrap())
+    };
+    let kubernetes = ["import", "kubernetes", "-", "--to", "payments/k8s/"];
+    let manifest = MANIFESTS.split("---").next().unwrap().as_bytes();
+    let (_, said) = ended(&server.run(&kubernetes, manifest), 0);
+    assert!(said.contains("left out: the labels of 1 secret"), "{said}");
+    assert_eq!(described("payments/k8s/db"), (None, 1));
+    let labelled = [&kubernetes[..], &["--labels"]].concat();
+    ended(&server.run(&labelled, manifest), 7);
+    assert_eq!(described("payments/k8s/db"), (None, 1), "what exists stays as it is");
+    let overwrite = [&labelled[..], &["--overwrite"]].concat();
+    assert_eq!(server.done(&overwrite, manifest), "1 unchanged\n");
+    assert_eq!(described("payments/k8s/db"), (Some("shop".to_owned()), 1), "the value is the same");
+
+    let spaced = br#"{"kind":"Secret","metadata":{"name":"s","labels":{"a key":"v"}},"stringData":{"a":"x"}}"#;
+    let (_, said) = ended(&server.run(&labelled, spaced), 8);
+    assert!(said.contains("its labels: a label's key has"), "{said}");
+
+    let (identity, file) = (Identity::generate(), scratch.path("labelled.age"));
+    let keys = scratch.file("labelled.key", identity.to_string().expose_secret());
+    fs::set_permissions(&keys, fs::Permissions::from_mode(0o600)).unwrap();
+    server.done(&["export", "payments/", "--recipient", &identity.to_public().to_string(), "-o", &file], b"");
+    for (more, label) in [(&[][..], None), (&["--labels"], Some("shop".to_owned()))] {
+        let import = [
+            "import",
+            "export",
+            &file,
+            "--identity",
+            &keys,
+            "--to",
+            if more.is_empty() { "payments/a/" } else { "payments/b/" },
+        ];
+        server.done(&[&import[..], more].concat(), b"");
+        let path = if more.is_empty() { "payments/a/k8s/db" } else { "payments/b/k8s/db" };
+        assert_eq!(described(path), (label, 1));
+    }
+}
+
+#[cfg(feature = "dev")]
+#[test]
 fn what_one_secret_may_not_does_not_stop_the_others_and_a_refused_credential_does() {
     let (server, scratch) = (Server::start(), Scratch::new("import-refused"));
     let policy = br#"forbid(principal, action == Action::"write", resource in Folder::"payments/locked/");"#;
@@ -179,7 +225,6 @@ fn each_wrong_usage_says_what_and_what_to_do() {
         (vec!["import", "kubernetes", "/nowhere/m", to[0], to[1]], "/nowhere/m"),
         (vec!["import", "kubernetes", &large, to[0], to[1]], "larger than 16777216"),
         (vec!["import", "kubernetes", &bomb, to[0], to[1]], "aliases"),
-        (vec!["import", "kubernetes", &exists, to[0], to[1], "--labels"], "labels cannot be put yet"),
         (vec!["import", "dotenv", &exists, to[0], to[1]], "PROJECT/NAME"),
         (vec!["import", "json", &exists, "--to", "p/s"], "not JSON"),
         (vec!["import", "json", &exists, "--to", "p/s", "--tree"], "with the slash"),

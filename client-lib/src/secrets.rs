@@ -13,7 +13,9 @@ use strongroom_api::{
     routes,
     secrets::{PatchSecret, PutResult, PutSecret, SecretList, SecretValue, SecretVersions},
 };
-use strongroom_core::{FieldName, FolderPath, Payload, Reference, SecretBytes, SecretPath, VersionSelector};
+use strongroom_core::{
+    FieldName, FolderPath, Labels, Owner, Payload, Reference, SecretBytes, SecretPath, VersionSelector,
+};
 use time::OffsetDateTime;
 
 /// A value and which version it is.
@@ -40,6 +42,10 @@ pub struct PutOptions {
     pub pending: bool,
     /// When the secret stops being readable. Kept, it stays, but that a secret that has expired is readable again, without an expiry.
     pub expires_at: Update<OffsetDateTime>,
+    /// Labels to set with the value; the secret's others stay. Needs `manage-grants` too.
+    pub labels: Labels,
+    /// Who answers for it. Needs `manage-grants` too.
+    pub owner: Option<Owner>,
 }
 
 impl Client {
@@ -60,6 +66,8 @@ impl Client {
         let body = PutSecret {
             activate: !options.pending,
             expires_at: options.expires_at,
+            labels: options.labels,
+            owner: options.owner,
             ..PutSecret::new(payload, options.reason)
         };
         let call = Call::new(Method::PUT, routes::SECRET).query("path", path.as_str()).json(&body, expected)?;

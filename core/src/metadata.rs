@@ -72,6 +72,13 @@ impl Labels {
         self.0.iter().map(|(key, value)| format!("{key}={value}"))
     }
 
+    /// These labels, and `others` in place of those of the same key.
+    pub fn with(&self, others: &Self) -> Result<Self, BadMetadata> {
+        let mut labels = self.0.clone();
+        labels.extend(others.0.clone());
+        Self::new(labels)
+    }
+
     /// The labels by key.
     pub fn as_map(&self) -> &BTreeMap<String, String> {
         &self.0

@@ -7,7 +7,7 @@ use crate::provider::{ProviderError, RootKeyProvider, RootKeys};
 use crate::seal::{EnvelopeError, open_key, seal};
 use crate::wrapped::{KeyState, WrappedKeyring, WrappedProjectKey, WrappedPurposeKey, WrappedTerm};
 use ring::hmac;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use strongroom_core::{InstanceId, ProjectId, SecretBytes};
@@ -110,6 +110,15 @@ pub struct Keyring {
     /// Shared with the keyring that this one followed: a term's number never stands for another key.
     terms: BTreeMap<i32, Arc<Key>>,
     purposes: BTreeMap<Purpose, MacKeys>,
+    /// Whether a term that is not in use yet was left closed, and the keys below it.
+    lacks_keys: bool,
+}
+
+/// What is done about a term that is not in use yet and not known.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Upcoming {
+    Open,
+    LeaveClosed,
 }
 
 impl Keyring {
@@ -141,10 +150,11 @@ impl Keyring {
         terms: &[WrappedTerm],
         purpose_keys: &[WrappedPurposeKey],
     ) -> Result<Self, KeyringError> {
-        Self::open_knowing(root, mac, terms, purpose_keys, &BTreeMap::new()).await
+        Self::open_knowing(root, mac, terms, purpose_keys, &BTreeMap::new(), Upcoming::Open).await
     }
 
-    /// The keyring after its rows changed. The root key's provider is asked only for terms that this one does not hold.
+    /// The keyring after its rows changed. The root key's provider is asked only for terms in use that this one does not hold: whoever follows may be about to
+    /// answer a request, which need not wait for a key that nothing is sealed by yet. [`Self::complete`] opens what was left closed.
     pub async fn follow(
         &self,
         root: &dyn RootKeyProvider,
@@ -152,7 +162,23 @@ impl Keyring {
         purpose_keys: &[WrappedPurposeKey],
     ) -> Result<Self, KeyringError> {
         let mac = KeyringMac { instance: self.mac.instance, key: self.mac.key.clone() };
-        Self::open_knowing(root, mac, terms, purpose_keys, &self.terms).await
+        Self::open_knowing(root, mac, terms, purpose_keys, &self.terms, Upcoming::LeaveClosed).await
+    }
+
+    /// The keyring of the same rows with everything opened.
+    pub async fn complete(
+        &self,
+        root: &dyn RootKeyProvider,
+        terms: &[WrappedTerm],
+        purpose_keys: &[WrappedPurposeKey],
+    ) -> Result<Self, KeyringError> {
+        let mac = KeyringMac { instance: self.mac.instance, key: self.mac.key.clone() };
+        Self::open_knowing(root, mac, terms, purpose_keys, &self.terms, Upcoming::Open).await
+    }
+
+    /// Whether a key of its rows is not open: one that is not in use yet.
+    pub fn lacks_keys(&self) -> bool {
+        self.lacks_keys
     }
 
     async fn open_knowing(
@@ -161,24 +187,31 @@ impl Keyring {
         terms: &[WrappedTerm],
         purpose_keys: &[WrappedPurposeKey],
         known: &BTreeMap<i32, Arc<Key>>,
+        upcoming: Upcoming,
     ) -> Result<Self, KeyringError> {
         let instance = mac.instance;
         let active_term = only_active("term", terms.iter().map(|term| (term.state, term.term)))?;
-        let mut opened = BTreeMap::new();
+        let (mut opened, mut closed) = (BTreeMap::new(), BTreeSet::new());
         for term in terms.iter().filter(|term| term.state != KeyState::Destroyed) {
             let names = RootWrapped::Term { instance, term: term.term };
             let key = match known.get(&term.term) {
                 Some(key) => key.clone(),
+                None if term.state == KeyState::PreActive && upcoming == Upcoming::LeaveClosed => {
+                    closed.insert(term.term);
+                    continue;
+                }
                 None => Arc::new(root_unwrap(root, names, &term.wrapped).await?),
             };
             opened.insert(term.term, key);
         }
         let terms = opened;
+        let is_closed = |key: &&WrappedPurposeKey| key.state == KeyState::PreActive && closed.contains(&key.term);
+        let open: Vec<_> = purpose_keys.iter().filter(|key| !is_closed(key)).collect();
         let purposes = Purpose::ALL
             .into_iter()
-            .map(|purpose| Ok((purpose, open_purpose(instance, purpose, &terms, purpose_keys)?)))
+            .map(|purpose| Ok((purpose, open_purpose(instance, purpose, &terms, &open)?)))
             .collect::<Result<_, KeyringError>>()?;
-        Ok(Self { mac, active_term, terms, purposes })
+        Ok(Self { mac, active_term, terms, purposes, lacks_keys: !closed.is_empty() })
     }
 
     /// Whose keyring it is.
@@ -279,14 +312,14 @@ fn open_purpose(
     instance: InstanceId,
     purpose: Purpose,
     terms: &BTreeMap<i32, Arc<Key>>,
-    wrapped: &[WrappedPurposeKey],
+    wrapped: &[&WrappedPurposeKey],
 ) -> Result<MacKeys, KeyringError> {
     let of_purpose = || wrapped.iter().filter(|key| key.purpose == purpose && key.state != KeyState::Destroyed);
     let what = format!("{purpose} key");
     let active = only_active(&what, of_purpose().map(|key| (key.state, key.generation)))?;
     let generations = of_purpose()
         .map(|key| {
-            let &WrappedPurposeKey { generation, term, .. } = key;
+            let &WrappedPurposeKey { generation, term, .. } = *key;
             let what = || format!("{what}, generation {generation}");
             let names = PurposeKeyNames { instance, purpose: purpose.as_str(), generation, term };
             let term_key = terms.get(&term).ok_or_else(|| KeyringError::NoSuchTerm { what: what(), term })?;
@@ -374,6 +407,7 @@ impl Keyring {
             active_term: 1,
             terms: BTreeMap::from([(1, Arc::new(key(0x11)))]),
             purposes: Purpose::ALL.into_iter().map(|of| (of, keys(of))).collect(),
+            lacks_keys: false,
         }
     }
 }

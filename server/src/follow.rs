@@ -14,7 +14,7 @@ use strongroom_store::{beat, leave, manifests, revision, try_duty};
 use time::OffsetDateTime;
 use tokio::{
     sync::watch,
-    time::{Instant, interval},
+    time::{Instant, interval, timeout},
 };
 use uuid::Uuid;
 
@@ -22,6 +22,8 @@ use uuid::Uuid;
 const EVERY: Duration = Duration::from_millis(500);
 /// How often a server says that it lives, at least.
 const BEAT: Duration = Duration::from_secs(5);
+/// How long the root key's provider is waited for before this server says again that it lives.
+const COMPLETE: Duration = Duration::from_secs(2);
 /// A server that was not seen for so long is forgotten.
 const FORGET: time::Duration = time::Duration::minutes(10);
 /// How often everything is checked, by one server for all.
@@ -36,6 +38,7 @@ pub(crate) async fn follow(app: Arc<App>, mut stop: watch::Receiver<bool>) {
         started_at: app.clock.now(),
         beat_at: None,
         epoch: 0,
+        lacks_keys: false,
         anchored: None,
         checked_at: Instant::now(),
         app,
@@ -72,6 +75,8 @@ struct Follower {
     beat_at: Option<Instant>,
     /// The instance's manifest that was said last.
     epoch: i64,
+    /// Whether new keys wait for the root key's provider.
+    lacks_keys: bool,
     /// The revision that was anchored last.
     anchored: Option<i64>,
     checked_at: Instant,
@@ -89,6 +94,7 @@ impl Follower {
             (epoch, self.app.verify(row)?.revision)
         };
         let (epoch, revision) = now;
+        let epoch = if self.complete().await? { epoch } else { self.epoch };
         if epoch != self.epoch || self.beat_at.is_none_or(|at| at.elapsed() >= BEAT) {
             let now = self.app.clock.now();
             let mut transaction = self.app.store.begin().await?;
@@ -105,6 +111,22 @@ impl Follower {
             self.check().await?;
         }
         Ok(())
+    }
+
+    /// Opens keys that are not in use yet. `false` while the root key's provider is away: this server has not followed until then, and rotations wait for it.
+    async fn complete(&mut self) -> Result<bool, Failure> {
+        let outcome = timeout(COMPLETE, self.app.keys.complete()).await;
+        let outcome = outcome.unwrap_or(Err(Failure::Unavailable("the root key's provider, which is slow,")));
+        let complete = match outcome {
+            Ok(()) => true,
+            Err(Failure::Unavailable(_)) => false,
+            Err(other) => return Err(other),
+        };
+        if !complete && !self.lacks_keys {
+            tracing::warn!("new keys wait for the root key's provider; this server serves on by those it has");
+        }
+        self.lacks_keys = !complete;
+        Ok(complete)
     }
 
     /// Says that this server is gone, so that no rotation waits for it. Where that fails, it waits until the server was not seen for a while.

@@ -39,6 +39,11 @@ pub struct Followed {
 }
 
 impl OpenKeyring {
+    /// Whether both were made of the same rows.
+    fn is_of_the_rows_of(&self, other: &Self) -> bool {
+        self.terms == other.terms && self.purpose_keys == other.purpose_keys
+    }
+
     /// Whether a key that this one was made of is not there any more, or is in an earlier state.
     fn goes_back(&self, terms: &[WrappedTerm], keys: &[WrappedPurposeKey]) -> bool {
         let term_stays =
@@ -102,9 +107,31 @@ impl Keys {
         Ok(Followed { instance, terms, purpose_keys, keyring })
     }
 
-    /// Serves with this keyring from now on.
+    /// Serves with this keyring from now on, but that one of the same rows with more of its keys open stays.
     pub fn adopt(&self, keyring: OpenKeyring) {
-        *self.now.write().expect("nothing panics while it holds this lock") = keyring;
+        let mut now = self.now.write().expect("nothing panics while it holds this lock");
+        if !(now.is_of_the_rows_of(&keyring) && keyring.keyring.lacks_keys()) {
+            *now = keyring;
+        }
+    }
+
+    /// Opens the keys that are not in use yet and were left closed. It asks the root key's provider, so no request waits for it.
+    ///
+    /// # Errors
+    /// [`Failure::Unavailable`] while the provider is away; the server serves on by the keys it has.
+    pub async fn complete(&self) -> Result<(), Failure> {
+        let known = self.now.read().expect("nothing panics while it holds this lock").clone();
+        if !known.keyring.lacks_keys() {
+            return Ok(());
+        }
+        let completed = known.keyring.complete(self.root.as_ref(), &known.terms, &known.purpose_keys).await;
+        let completed = OpenKeyring { keyring: Arc::new(completed.map_err(cannot_follow)?), ..known };
+        let mut now = self.now.write().expect("nothing panics while it holds this lock");
+        // Where the rows changed meanwhile, the next turn opens what they lack.
+        if now.is_of_the_rows_of(&completed) {
+            *now = completed;
+        }
+        Ok(())
     }
 }
 
@@ -138,8 +165,8 @@ fn corrupt(column: &'static str) -> Failure {
 fn cannot_follow(error: KeyringError) -> Failure {
     match error {
         KeyringError::Provider { .. } => {
-            tracing::error!(error = %error, "the keyring changed and its new keys cannot be opened");
-            Failure::Unavailable("the root key's provider")
+            tracing::debug!(error = format!("{:#}", anyhow::Error::new(error)), "a key cannot be opened");
+            Failure::Unavailable("the root key's provider, which new keys are opened with,")
         }
         other => Failure::Integrity(other.to_string()),
     }

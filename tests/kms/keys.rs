@@ -2,7 +2,8 @@
 
 use crate::{plugin::Plugin, start::starts_after, start::was_logged};
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
+use strongroom_api::keys::Rotate;
 use strongroom_client::PutOptions;
 use strongroom_core::InstanceId;
 use strongroom_crypto::{KeyringMac, RootKeyProvider as _, RootKeys, RootWrapped, rewrap};
@@ -172,4 +173,47 @@ async fn a_start_waits_for_the_previous_plugin_where_only_that_opens_the_keys() 
     let socket = plugin.socket();
     let says_so = async || was_logged("waiting for the root key's provider", &socket);
     starts_after(&server.settings, "it says that it waits", says_so, async || plugin.run().await).await;
+}
+
+#[tokio::test]
+async fn new_keys_wait_for_a_plugin_that_is_away_and_requests_do_not() {
+    let plugin = Plugin::start().await;
+    let mut server = TestServer::start_with(|settings| settings.root_key = plugin.settings()).await;
+    server.project("shop").await;
+    server.admin().put(&path("shop/db"), fields(&[("a", "before")]), PutOptions::default()).await.unwrap();
+    // A replica in another place, with a plugin of its own that has the same key, which is then away.
+    let mut far = Plugin::away();
+    far.share_keys_of(&plugin);
+    far.run().await;
+    server.settings.root_key = far.settings();
+    let replica = server.replica().await.unwrap();
+    let read = "/api/v1/secret?path=shop/db";
+    let status = async || replica.request("GET", read, Some(server.admin_token()), None).await.status;
+    assert_eq!(status().await, 200);
+    far.kill();
+
+    let mut sql = server.sql().await;
+    server.admin().rotate(&Rotate::Term { compromised: false, accept_unanchored: false }).await.unwrap();
+    eventually("the new term is made", async || sql.count("keyring_terms WHERE state = 'pre-active'").await == 1).await;
+    eventually("the replica says that it waits", async || {
+        // Asked meanwhile, again and again.
+        assert_eq!(status().await, 200);
+        was_logged("new keys wait for the root key's provider", &PathBuf::new())
+    })
+    .await;
+    let put = r#"{"fields":{"a":"meanwhile"}}"#;
+    let answer = replica.request("PUT", read, Some(server.admin_token()), Some(put)).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(sql.count("keyring_terms WHERE state = 'pre-active'").await, 1, "the rotation waits for the replica");
+    assert_eq!(sql.count("rotations WHERE stage = 'waiting-for-servers'").await, 1);
+
+    far.run().await;
+    eventually("the rotation is finished", async || {
+        assert_eq!(status().await, 200);
+        sql.count("rotations WHERE stage = 'finished'").await == 1
+    })
+    .await;
+    assert_eq!(sql.count("keyring_terms WHERE term = 2 AND state = 'active'").await, 1);
+    assert_eq!(status().await, 200);
+    replica.stop().await;
 }

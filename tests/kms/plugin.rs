@@ -89,6 +89,14 @@ impl Plugin {
         fs::write(self.directory.join("keys").join(id), key).unwrap();
     }
 
+    /// Gets the keys that another plugin has: both are in front of one key service.
+    pub(crate) fn share_keys_of(&self, other: &Self) {
+        for key in fs::read_dir(other.directory.join("keys")).unwrap() {
+            let key = key.unwrap();
+            fs::copy(key.path(), self.directory.join("keys").join(key.file_name())).unwrap();
+        }
+    }
+
     /// Destroys a key.
     pub(crate) fn remove_key(&self, id: &str) {
         fs::remove_file(self.directory.join("keys").join(id)).unwrap();

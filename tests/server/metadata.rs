@@ -4,7 +4,7 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use strongroom_api::{ErrorCode, Update, access::Policy, metadata::PatchMetadata, routes};
 use strongroom_client::{Client, PutOptions};
-use strongroom_core::{Action, FieldName, Owner, SecretBytes};
+use strongroom_core::{Action, FieldName, Labels, Owner, SecretBytes};
 use strongroom_tests::{TestServer, field, fields, path, project, raw_bytes, reference};
 
 async fn shop() -> (TestServer, Client) {
@@ -116,6 +116,53 @@ async fn labels_and_owners_decide_in_policies_so_changing_one_is_granting() {
     let missing = writer.patch_metadata(&path("shop/none"), &labels(&[("a", Some("b"))]), None).await.unwrap_err();
     assert_eq!(missing.code(), Some(ErrorCode::Forbidden));
     assert_eq!(writer.metadata(&path("shop/none")).await.unwrap_err().code(), Some(ErrorCode::NotFound));
+}
+
+#[tokio::test]
+async fn a_put_with_labels_sets_both_or_neither() {
+    let (server, admin) = shop().await;
+    let options = |key: &str, value: &str| PutOptions {
+        labels: Labels::new([(key.to_owned(), value.to_owned())].into()).unwrap(),
+        owner: Some(Owner::parse("team:pay").unwrap()),
+        ..PutOptions::default()
+    };
+    server.grant("workload:lab/shop/writer", &[Action::Write, Action::Describe, Action::Read], "shop/").await;
+    let writer = server.workload("shop", "writer");
+    for at in ["shop/db", "shop/new"] {
+        let refused = writer.put(&path(at), fields(&[("a", "b")]), options("env", "prod")).await.unwrap_err();
+        assert_eq!(refused.code(), Some(ErrorCode::Forbidden), "policies see labels");
+    }
+    assert_eq!(admin.metadata(&path("shop/db")).await.unwrap().latest, 1);
+    assert_eq!(admin.metadata(&path("shop/new")).await.unwrap_err().code(), Some(ErrorCode::NotFound));
+
+    // A new secret has them from the first moment.
+    admin.put(&path("shop/new"), fields(&[("a", "b")]), options("env", "prod")).await.unwrap();
+    let found = admin.metadata(&path("shop/new")).await.unwrap();
+    assert_eq!((found.labels.canonical().as_str(), found.revision, found.latest), ("env=prod", 1, 1));
+    assert_eq!(found.owner.as_ref().map(Owner::as_str), Some("team:pay"));
+    // Others stay, with a new value and with the same one, which makes no version.
+    admin.put(&path("shop/new"), fields(&[("a", "c")]), options("team", "pay")).await.unwrap();
+    let same = admin.put(&path("shop/new"), fields(&[("a", "c")]), options("team", "shop")).await.unwrap();
+    assert!(same.unchanged);
+    let found = admin.metadata(&path("shop/new")).await.unwrap();
+    assert_eq!((found.labels.canonical().as_str(), found.latest), ("env=prod\nteam=shop", 2));
+    let before = found.revision;
+    assert!(admin.put(&path("shop/new"), fields(&[("a", "c")]), options("team", "shop")).await.unwrap().unchanged);
+    assert_eq!(admin.metadata(&path("shop/new")).await.unwrap().revision, before, "nothing was to be done");
+    // Each change of labels is an event of the right it needs.
+    let mut sql = server.sql().await;
+    assert_eq!(
+        sql.count("audit_events WHERE action = 'manage-grants' AND decision = 'allowed' AND resource = 'shop/new'")
+            .await,
+        3
+    );
+    assert_eq!(sql.count("audit_events WHERE action = 'manage-grants' AND decision = 'denied'").await, 2);
+
+    let many: BTreeMap<_, _> = (0..63).map(|i| (format!("k{i}"), "v".to_owned())).collect();
+    let too_many = PutOptions { labels: Labels::new(many).unwrap(), ..PutOptions::default() };
+    let refused = admin.put(&path("shop/new"), fields(&[("a", "d")]), too_many).await.unwrap_err();
+    assert_eq!(refused.code(), Some(ErrorCode::UnprocessableContent));
+    assert_eq!(admin.metadata(&path("shop/new")).await.unwrap().latest, 2);
 }
 
 #[tokio::test]

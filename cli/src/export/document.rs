@@ -7,7 +7,7 @@ use std::{
     io::{self, Read, Write},
 };
 use strongroom_api::{SecretText, secrets::SecretValue};
-use strongroom_core::{FieldName, FolderPath, Payload, SecretBytes, SecretPath};
+use strongroom_core::{FieldName, FolderPath, Labels, Owner, Payload, SecretBytes, SecretPath};
 use time::OffsetDateTime;
 
 /// The document's first member; another one is another format.
@@ -34,8 +34,11 @@ pub(crate) struct Entry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     media_type: Option<String>,
     /// Labels.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "distinct")]
-    pub(crate) labels: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Labels::is_empty", deserialize_with = "distinct_labels")]
+    pub(crate) labels: Labels,
+    /// Who answers for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) owner: Option<Owner>,
 }
 
 /// A secret that is not in the document, and why.
@@ -77,12 +80,18 @@ impl Entry {
         // Exposed to be sealed to the recipients.
         let SecretValue { path, version, created_at, fields, raw, media_type, revision: _ } =
             SecretValue::expose_payload(path, version, created_at, payload);
-        Self { path, version, created_at, fields, raw, media_type, labels: BTreeMap::new() }
+        Self { path, version, created_at, fields, raw, media_type, labels: Labels::default(), owner: None }
+    }
+
+    /// The same with what is known of it beside its value.
+    #[must_use]
+    pub(crate) fn described(self, labels: Labels, owner: Option<Owner>) -> Self {
+        Self { labels, owner, ..self }
     }
 
     /// The value. An error says what is wrong with it, without repeating it.
     pub(crate) fn into_payload(self) -> Result<Payload, String> {
-        let Self { path, version, created_at, fields, raw, media_type, labels: _ } = self;
+        let Self { path, version, created_at, fields, raw, media_type, labels: _, owner: _ } = self;
         SecretValue { path, version, created_at, fields, raw, media_type, revision: 0 }
             .into_payload()
             .map_err(|e| e.to_string())
@@ -165,6 +174,10 @@ where
     deserializer.deserialize_map(Members(std::marker::PhantomData))
 }
 
+fn distinct_labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Labels, D::Error> {
+    Labels::new(distinct(deserializer)?).map_err(de::Error::custom)
+}
+
 fn distinct_option<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<BTreeMap<FieldName, SecretText>>, D::Error> {
@@ -197,7 +210,9 @@ mod tests {
     fn the_document_is_as_it_is_described() {
         let raw = Payload::raw("application/x-pkcs12", SecretBytes::new(vec![0, 255])).unwrap();
         let unread = [Unread { path: SecretPath::parse("p/f/c").unwrap(), why: "forbidden".into() }];
-        let text = document(&[entry("p/f/a", fields()), entry("p/f/b", raw)], &unread);
+        let labels = Labels::new([("team".to_owned(), "a".to_owned())].into()).unwrap();
+        let described = entry("p/f/a", fields()).described(labels, Some(Owner::parse("team-a").unwrap()));
+        let text = document(&[described, entry("p/f/b", raw)], &unread);
         let described = include_str!("../../../docs/format/export.md");
         let example = described.split("```json\n").nth(1).unwrap().split("```").next().unwrap();
         let (text, example): (serde_json::Value, serde_json::Value) =

@@ -21,8 +21,9 @@ use std::{
     io::{self, IsTerminal as _, Write},
     path::{Path, PathBuf},
 };
+use strongroom_api::secrets::SecretEntry;
 use strongroom_client::{Backoff, Client, ErrorKind, retry};
-use strongroom_core::{Clock as _, FolderPath, SecretPath, SystemClock};
+use strongroom_core::{Clock as _, FolderPath, SystemClock};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -136,19 +137,20 @@ async fn write<W: Write>(
     recipients: &[Recipient],
     out: W,
 ) -> Result<(W, Exported), Failure> {
-    let paths = list(client, folder).await?;
+    let listed = list(client, folder).await?;
     let mut writer = Writer::begin(Sink::new(recipients, out)?, folder, SystemClock.now())?;
     let mut exported = Exported { count: 0, unread: vec![] };
-    let mut reads = stream::iter(paths)
-        .map(|path| async move {
-            let read = current(client, &path).await;
-            (path, read)
+    let mut reads = stream::iter(listed)
+        .map(|entry| async move {
+            let read = current(client, &entry.path).await;
+            (entry, read)
         })
         .buffered(CONCURRENCY);
-    while let Some((path, read)) = reads.next().await {
+    while let Some((SecretEntry { path, labels, owner, .. }, read)) = reads.next().await {
         match read {
             Ok(found) => {
-                writer.secret(&Entry::new(path, found.version, found.created_at, found.payload))?;
+                let entry = Entry::new(path, found.version, found.created_at, found.payload);
+                writer.secret(&entry.described(labels, owner))?;
                 exported.count += 1;
             }
             // Deleted since it was listed: it is none any more.
@@ -168,14 +170,14 @@ async fn write<W: Write>(
     Ok((out, exported))
 }
 
-async fn list(client: &Client, folder: &FolderPath) -> Result<Vec<SecretPath>, Failure> {
-    let (mut paths, mut cursor) = (Vec::new(), None::<String>);
+async fn list(client: &Client, folder: &FolderPath) -> Result<Vec<SecretEntry>, Failure> {
+    let (mut entries, mut cursor) = (Vec::new(), None::<String>);
     loop {
         let page = retry(Backoff::default(), TRIES, async || client.list(folder, cursor.as_deref()).await).await?;
-        paths.extend(page.secrets.into_iter().map(|entry| entry.path));
+        entries.extend(page.secrets);
         match page.next_cursor {
             Some(next) if cursor.as_ref() != Some(&next) => cursor = Some(next),
-            _ => return Ok(paths),
+            _ => return Ok(entries),
         }
     }
 }

@@ -40,7 +40,7 @@ pub(crate) struct Common {
     /// Import the rest where some secrets of the source have problems; otherwise nothing is done.
     #[arg(long)]
     pub(super) skip_problems: bool,
-    /// Take labels along.
+    /// Take labels along, and from an export owners. Policies can depend on both, so it needs manage-grants.
     #[arg(long)]
     pub(super) labels: bool,
 }

@@ -2,7 +2,7 @@
 
 use super::{
     names::{NameRule, path_below},
-    reading::{Reading, Trouble},
+    reading::{Description, Reading, Trouble},
 };
 use crate::{
     export::document::{BadDocument, Document},
@@ -51,12 +51,12 @@ pub(crate) fn read(
     for entry in document.secrets {
         let origin = format!("{file}: {} version {}", entry.path, entry.version);
         let path = moved(&entry.path, &document.folder, target);
-        let labels_of_entry = entry.labels.clone();
+        let description = Description { labels: entry.labels.clone().into(), owner: entry.owner.clone() };
         let read = path.and_then(|path| {
             let wrong = |what| Trouble::new(format_args!("its value cannot be: {what}"), "Export it again.");
             entry.into_payload().map(|payload| (path, payload)).map_err(wrong)
         });
-        reading.take(&origin, labels_of_entry, labels, read);
+        reading.take(&origin, description, labels, read);
     }
     Ok(reading)
 }

@@ -3,7 +3,7 @@
 use super::{
     names::{NameRule, path_below},
     object::{Object, ValueRule},
-    reading::{Labels, Reading, Trouble, both},
+    reading::{Description, Reading, Trouble, both},
 };
 use crate::failure::Failure;
 use serde::Deserialize;
@@ -20,7 +20,7 @@ pub(crate) fn one(
     into: &mut Reading,
 ) -> Result<(), Failure> {
     let read = parse(file, json)?.payload(names, values);
-    into.take(file, Labels::new(), false, read.map(|payload| (path, payload)));
+    into.take(file, Description::default(), false, read.map(|payload| (path, payload)));
     Ok(())
 }
 
@@ -38,7 +38,7 @@ pub(crate) fn tree(
             || Trouble::new("it is not an object of texts, or has a name twice", "Write {\"FIELD\": \"TEXT\", …}.");
         let payload = Object::parse(raw).ok_or_else(wrong).and_then(|object| object.payload(names, values));
         let read = both(path_below(folder, name.split('/'), names), payload);
-        into.take(&format!("{file}: {name}"), Labels::new(), false, read);
+        into.take(&format!("{file}: {name}"), Description::default(), false, read);
     }
     Ok(())
 }

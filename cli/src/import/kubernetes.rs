@@ -2,7 +2,7 @@
 
 use super::{
     names::{NameRule, path_below},
-    reading::{Labels, Reading, Trouble},
+    reading::{Description, Reading, Trouble},
     yaml::Node,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
@@ -71,11 +71,11 @@ fn secret(file: &str, manifest: &Node, rules: Rules, into: &mut Reading) {
             return into.refuse(origin, trouble);
         }
     };
-    let labels = labels(metadata("labels"));
+    let description = Description { labels: labels(metadata("labels")), owner: None };
     match values(manifest) {
         Err(trouble) => into.refuse(origin, trouble),
         Ok(values) if values.is_empty() => into.skip("Secrets without any value"),
-        Ok(values) => place(&origin, &segments, values, &labels, rules, into),
+        Ok(values) => place(&origin, &segments, values, &description, rules, into),
     }
 }
 
@@ -84,7 +84,7 @@ fn place(
     origin: &str,
     segments: &[&str],
     values: BTreeMap<FieldName, SecretBytes>,
-    labels: &Labels,
+    description: &Description,
     rules: Rules,
     into: &mut Reading,
 ) {
@@ -102,7 +102,7 @@ fn place(
             let too_much = |error| Trouble::new(error, "Split it, or keep it elsewhere and its key here.");
             payload.map(|payload| (path, payload)).map_err(too_much)
         });
-        into.take(origin, labels.clone(), rules.labels, read);
+        into.take(origin, description.clone(), rules.labels, read);
     };
     if !texts.is_empty() {
         take(segments, Payload::fields(texts));
@@ -155,12 +155,12 @@ fn decoded(text: &str) -> Option<SecretBytes> {
     BASE64.decode(unbroken.expose_bytes()).ok().map(SecretBytes::new)
 }
 
-fn labels(node: Option<&Node>) -> Labels {
+fn labels(node: Option<&Node>) -> BTreeMap<String, String> {
     match node {
         Some(Node::Mapping(members)) => {
             members.iter().filter_map(|(name, node)| Some((name.clone(), node.word()?.to_owned()))).collect()
         }
-        _ => Labels::new(),
+        _ => BTreeMap::new(),
     }
 }
 
@@ -253,7 +253,7 @@ mod tests {
         let yaml = "kind: Secret\nmetadata: {name: s, labels: {team: a}}\nstringData: {a: x}\n";
         assert!(reading_of(yaml, PLAIN).candidates[0].labels.is_empty());
         let reading = reading_of(yaml, Rules { labels: true, ..PLAIN });
-        assert_eq!(reading.candidates[0].labels, [("team".to_owned(), "a".to_owned())].into());
+        assert_eq!(reading.candidates[0].labels.canonical(), "team=a");
     }
 
     #[test]

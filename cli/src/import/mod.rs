@@ -7,7 +7,6 @@ mod dotenv;
 mod export;
 mod json;
 mod kubernetes;
-mod labels;
 mod names;
 mod object;
 mod perform;
@@ -30,7 +29,6 @@ use plan::Plan;
 
 pub(crate) async fn run(source: Source, connection: &ConnectionOptions, printer: &Printer) -> Result<(), Failure> {
     let common = source.common();
-    labels::check(common.labels)?;
     // Before the source is read, which may take long or ask for a secret.
     let client = connection.open()?.client;
     let reading = source.read().await?;

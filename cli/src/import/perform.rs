@@ -1,7 +1,6 @@
 //! Does what a plan says: eight at a time, create-only unless told otherwise, and so that it can be run again.
 
 use super::{
-    labels::put_options,
     plan::{Action, CONCURRENCY, Plan, State, TRIES, current, is_about_one_secret},
     progress::Progress,
     reading::Candidate,
@@ -14,7 +13,7 @@ use futures_util::{StreamExt as _, stream};
 use serde::Serialize;
 use std::cell::Cell;
 use strongroom_api::ErrorCode;
-use strongroom_client::{Backoff, Client, Error, ErrorKind, retry};
+use strongroom_client::{Backoff, Client, Error, ErrorKind, PutOptions, retry};
 use strongroom_core::SecretPath;
 
 /// So many refusals, and nothing else, are enough.
@@ -193,6 +192,8 @@ async fn put(
     reason: &str,
 ) -> Result<Outcome, Error> {
     let if_version = match (state.action(overwrite), state) {
+        // The same value again sets the labels, and makes no version.
+        (Action::Keep, State::Unchanged(version)) if candidate.is_described() => Some(version),
         (Action::Keep, _) => return Ok(Outcome::Unchanged),
         (Action::Skip, _) => return Ok(Outcome::Skipped),
         (Action::Create | Action::CreateIfAbsent, _) => Some(0),
@@ -200,19 +201,27 @@ async fn put(
         (Action::Overwrite, State::Exists(version)) => Some(version),
         (Action::Overwrite, _) => None,
     };
-    let done = |version| match if_version {
+    let done = |version, unchanged| match if_version {
+        _ if unchanged => Outcome::Unchanged,
         Some(0) => Outcome::Created { version },
         _ => Outcome::Overwritten { version },
+    };
+    let options = PutOptions {
+        if_version,
+        reason: Some(reason.to_owned()),
+        labels: candidate.labels.clone(),
+        owner: candidate.owner.clone(),
+        ..PutOptions::default()
     };
     let tries = Cell::new(0);
     // Without a precondition a second try after a lost answer makes a second version of the same value, which does no harm.
     let result = retry(Backoff::default(), TRIES, async || {
         tries.set(tries.get() + 1);
-        client.put(&candidate.path, candidate.payload(), put_options(candidate, if_version, reason)).await
+        client.put(&candidate.path, candidate.payload(), options.clone()).await
     })
     .await;
     let error = match result {
-        Ok(result) => return Ok(done(result.version)),
+        Ok(result) => return Ok(done(result.version, result.unchanged)),
         Err(error) => error,
     };
     let is_conflict = error.kind() == ErrorKind::Conflict;
@@ -222,7 +231,7 @@ async fn put(
         && let Ok(found) = current(client, &candidate.path).await
         && candidate.is_same_value(&found.payload)
     {
-        return Ok(done(found.version));
+        return Ok(done(found.version, false));
     }
     match if_version {
         Some(0) if is_conflict => Ok(Outcome::Skipped),

@@ -23,8 +23,8 @@ pub(crate) enum State {
     New,
     /// A secret with this current version; whether with the same value was not asked.
     Exists(u64),
-    /// A secret with this very value.
-    Unchanged,
+    /// A secret with this very value, in this current version.
+    Unchanged(u64),
     /// Not known, because the caller may not list there.
     Unknown,
 }
@@ -77,7 +77,7 @@ impl State {
     pub(crate) fn action(self, overwrite: bool) -> Action {
         match (self, overwrite) {
             (Self::New, _) => Action::Create,
-            (Self::Unchanged, _) => Action::Keep,
+            (Self::Unchanged(_), _) => Action::Keep,
             (Self::Exists(_), false) => Action::Skip,
             (Self::Unknown, false) => Action::CreateIfAbsent,
             (Self::Exists(_) | Self::Unknown, true) => Action::Overwrite,
@@ -186,7 +186,7 @@ async fn compare(client: &Client, candidate: &Candidate, state: State) -> Result
         return Ok(state);
     }
     match current(client, &candidate.path).await {
-        Ok(found) if candidate.is_same_value(&found.payload) => Ok(State::Unchanged),
+        Ok(found) if candidate.is_same_value(&found.payload) => Ok(State::Unchanged(found.version)),
         Ok(found) => Ok(State::Exists(found.version)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(State::New),
         Err(error) if is_about_one_secret(&error) => Ok(state),
@@ -223,7 +223,7 @@ mod tests {
             (State::New, Action::Create, Action::Create),
             (State::Exists(3), Action::Skip, Action::Overwrite),
             (State::Unknown, Action::CreateIfAbsent, Action::Overwrite),
-            (State::Unchanged, Action::Keep, Action::Keep),
+            (State::Unchanged(3), Action::Keep, Action::Keep),
         ] {
             assert_eq!((state.action(false), state.action(true)), (unasked, asked));
         }

@@ -1,10 +1,15 @@
 //! What a source held: secrets that can be put, and what stands in the way of the others.
 
 use std::{collections::BTreeMap, fmt};
-use strongroom_core::{FIELDS_MEDIA_TYPE, FolderPath, Payload, SecretBytes, SecretPath};
+use strongroom_core::{FIELDS_MEDIA_TYPE, FolderPath, Labels, Owner, Payload, SecretBytes, SecretPath};
 
-/// Labels as a source has them.
-pub(crate) type Labels = BTreeMap<String, String>;
+/// What a source says of a secret beside its value. Policies can depend on it, so it is taken along only where asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Description {
+    /// Labels as the source has them.
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) owner: Option<Owner>,
+}
 
 /// A secret that can be put. Its value is kept as it would be sealed, in memory that is wiped.
 #[derive(Debug)]
@@ -13,8 +18,10 @@ pub(crate) struct Candidate {
     pub(crate) origin: String,
     /// Where it goes.
     pub(crate) path: SecretPath,
-    /// What it would be labelled with, were labels asked for.
+    /// The labels it gets, where they were asked for.
     pub(crate) labels: Labels,
+    /// Likewise.
+    pub(crate) owner: Option<Owner>,
     media_type: String,
     /// How many fields; `None` for raw bytes.
     fields: Option<usize>,
@@ -59,7 +66,8 @@ impl Candidate {
         Self {
             origin: origin.to_string(),
             path,
-            labels: Labels::new(),
+            labels: Labels::default(),
+            owner: None,
             media_type: payload.media_type().to_owned(),
             fields,
             encoded: payload.encode(),
@@ -75,6 +83,11 @@ impl Candidate {
     pub(crate) fn is_same_value(&self, other: &Payload) -> bool {
         // Exposed to be compared; both sides are the person's own.
         other.media_type() == self.media_type && other.encode().expose_bytes() == self.encoded.expose_bytes()
+    }
+
+    /// Whether it gets labels or an owner.
+    pub(crate) fn is_described(&self) -> bool {
+        !self.labels.is_empty() || self.owner.is_some()
     }
 
     /// Number of fields; `None` for raw bytes.
@@ -115,26 +128,31 @@ impl Reading {
         Self { folder, candidates: vec![], problems: vec![], skipped: BTreeMap::new(), labels_left: 0 }
     }
 
-    /// A secret, or what is wrong with it. Labels are kept where they are `wanted`, counted where not.
+    /// A secret, or what is wrong with it. Labels and owner are kept where they are `wanted`, counted where not.
     pub(crate) fn take(
         &mut self,
         origin: &str,
-        labels: Labels,
+        description: Description,
         wanted: bool,
         read: Result<(SecretPath, Payload), Trouble>,
     ) {
-        match read {
-            Ok((path, payload)) => {
-                let mut candidate = Candidate::new(origin, path, &payload);
-                if wanted {
-                    candidate.labels = labels;
-                } else if !labels.is_empty() {
-                    self.labels_left += 1;
+        let (path, payload) = match read {
+            Ok(read) => read,
+            Err(trouble) => return self.refuse(origin, trouble),
+        };
+        let mut candidate = Candidate::new(origin, path, &payload);
+        if wanted {
+            match Labels::new(description.labels) {
+                Ok(labels) => (candidate.labels, candidate.owner) = (labels, description.owner),
+                Err(error) => {
+                    let remedy = "Change its labels in the source, or import it without --labels.";
+                    return self.refuse(origin, Trouble::new(format_args!("its labels: {error}"), remedy));
                 }
-                self.candidates.push(candidate);
             }
-            Err(trouble) => self.refuse(origin, trouble),
+        } else if description != Description::default() {
+            self.labels_left += 1;
         }
+        self.candidates.push(candidate);
     }
 
     pub(crate) fn refuse(&mut self, origin: impl fmt::Display, trouble: Trouble) {
@@ -184,7 +202,7 @@ mod tests {
         let mut reading = Reading::new(FolderPath::parse("p/").unwrap());
         for (origin, path) in [("1", "p/b"), ("2", "p/b"), ("3", "p/c"), ("4", "p/a")] {
             let path = SecretPath::parse(path).unwrap();
-            reading.take(origin, Labels::new(), false, Ok((path, payload("v"))));
+            reading.take(origin, Description::default(), false, Ok((path, payload("v"))));
         }
         let reading = reading.settled();
         let paths: Vec<_> = reading.candidates.iter().map(|candidate| candidate.path.as_str()).collect();
@@ -196,11 +214,29 @@ mod tests {
     fn labels_that_were_not_asked_for_are_counted_and_not_kept() {
         for wanted in [false, true] {
             let mut reading = Reading::new(FolderPath::parse("p/").unwrap());
-            let labels: Labels = [("team".to_owned(), "a".to_owned())].into();
-            reading.take("1", labels.clone(), wanted, Ok((SecretPath::parse("p/a").unwrap(), payload("v"))));
-            let kept = if wanted { (labels, 0) } else { (Labels::new(), 1) };
-            assert_eq!((reading.candidates[0].labels.clone(), reading.labels_left), kept);
+            let description = described("team", "a");
+            reading.take("1", description.clone(), wanted, Ok((SecretPath::parse("p/a").unwrap(), payload("v"))));
+            let kept = if wanted { (description, 0) } else { (Description::default(), 1) };
+            let candidate = &reading.candidates[0];
+            let found = Description { labels: candidate.labels.as_map().clone(), owner: candidate.owner.clone() };
+            assert_eq!((found, reading.labels_left), kept);
         }
+    }
+
+    #[test]
+    fn labels_that_cannot_be_are_a_problem_where_they_were_asked_for() {
+        for (wanted, problems) in [(false, 0), (true, 1)] {
+            let mut reading = Reading::new(FolderPath::parse("p/").unwrap());
+            let read = Ok((SecretPath::parse("p/a").unwrap(), payload("v")));
+            reading.take("1", described("a key", "hunter2"), wanted, read);
+            assert_eq!((reading.problems.len(), reading.candidates.len()), (problems, 1 - problems));
+            assert!(!format!("{:?}", reading.problems).contains("hunter2"));
+        }
+    }
+
+    fn described(key: &str, value: &str) -> Description {
+        let owner = Some(Owner::parse("team-a").unwrap());
+        Description { labels: [(key.to_owned(), value.to_owned())].into(), owner }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::{
     arguments::{DotenvArguments, ExportArguments, JsonArguments, KubernetesArguments, Source, VaultArguments},
     dotenv, export, json, kubernetes,
-    reading::{Labels, Reading, Trouble},
+    reading::{Description, Reading, Trouble},
     vault,
     vault_api::VaultApi,
     yaml,
@@ -84,7 +84,7 @@ impl DotenvArguments {
         let mut reading = Reading::new(folder_of(&path));
         let payload =
             Payload::fields(variables).map_err(|error| Trouble::new(error, "Check that it is the right file."));
-        reading.take(&shown, Labels::new(), false, payload.map(|payload| (path, payload)));
+        reading.take(&shown, Description::default(), false, payload.map(|payload| (path, payload)));
         Ok(reading)
     }
 }

@@ -3,13 +3,14 @@
 use super::{
     names::{NameRule, path_below},
     object::{Object, ValueRule},
-    reading::{Labels, Reading, Trouble, both},
+    reading::{Description, Reading, Trouble, both},
     vault_api::{Answer, VaultApi},
 };
 use crate::failure::Failure;
 use futures_util::{StreamExt as _, stream};
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use std::collections::BTreeMap;
 use strongroom_core::SecretBytes;
 
 /// Requests at a time.
@@ -108,7 +109,7 @@ struct Version<'a> {
 #[derive(Default, Deserialize)]
 struct Metadata {
     #[serde(default, rename = "custom_metadata")]
-    labels: Option<Labels>,
+    labels: Option<BTreeMap<String, String>>,
     #[serde(default)]
     deletion_time: String,
     #[serde(default)]
@@ -147,10 +148,10 @@ fn take(path: &str, name: &str, answer: Answer, rules: Rules, into: &mut Reading
         into.skip("secrets without any value");
         return Ok(());
     }
-    let labels = version.metadata.labels.unwrap_or_default();
+    let description = Description { labels: version.metadata.labels.unwrap_or_default(), owner: None };
     let path = path_below(&into.folder, name.split('/'), rules.names);
     let read = both(path, object.payload(rules.names, rules.values));
-    into.take(&origin, labels, rules.labels, read);
+    into.take(&origin, description, rules.labels, read);
     Ok(())
 }
 
@@ -205,7 +206,7 @@ mod tests {
         assert_eq!((reading.candidates[0].path.as_str(), reading.labels_left), ("p/f/x", 1));
         assert_eq!(reading.candidates[0].payload().encode().expose_str(), Some(r#"{"k":"hunter2"}"#));
         let reading = taken(WHOLE, Rules { labels: true, ..STRICT }).unwrap();
-        assert_eq!(reading.candidates[0].labels, [("team".to_owned(), "a".to_owned())].into());
+        assert_eq!(reading.candidates[0].labels.canonical(), "team=a");
     }
 
     #[test]

@@ -137,7 +137,15 @@ pub(super) async fn put(
         Refusal::new(ErrorCode::UnprocessableContent, Some(error.to_string()), caller.origin.request_id)
     })?;
     let expires_at = operations::stored_expiry(body.expires_at);
-    let put = Put { payload: &payload, reason: body.reason, precondition, activate: body.activate, expires_at };
+    let put = Put {
+        payload: &payload,
+        reason: body.reason,
+        precondition,
+        activate: body.activate,
+        expires_at,
+        labels: body.labels,
+        owner: body.owner,
+    };
     tagged(&caller, operations::put(&app, &caller, &path, put).await)
 }
 

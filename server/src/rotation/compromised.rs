@@ -39,7 +39,7 @@ pub(super) async fn turn(app: &App, rotation: &Verified<RotationRow>, progress: 
         Some("active") if progress.cursor.is_some() => {
             batch(app, rotation, &access, app.keyring().row_generation()).await
         }
-        Some("active") => work(app, rotation, &access).await,
+        Some("active") => work(app, rotation, &access, progress).await,
         Some(_) => finish(app, rotation).await,
     }
 }
@@ -117,6 +117,7 @@ async fn switch(app: &App, rotation: &Verified<RotationRow>) -> Result<Turn, Fai
     delete_idempotency_keys(step.connection()).await?;
     step.progress.total = count_versions(step.connection(), None).await?;
     (step.progress.done, step.progress.cursor) = (0, None);
+    step.progress.epoch = Some(access.instance.manifest().epoch + 1);
     step.stage("sealing-anew").await?;
     ledger.write_by(&next, step.connection()).await?;
     step.commit(None).await?;
@@ -183,7 +184,12 @@ async fn keyring_of(
 
 /// What is left to do once the new keys are active, in this order: projects' access rows and keys, secrets and their versions, the projects' older keys, and
 /// last the older row key.
-async fn work(app: &App, rotation: &Verified<RotationRow>, access: &Access) -> Result<Turn, Failure> {
+async fn work(
+    app: &App,
+    rotation: &Verified<RotationRow>,
+    access: &Access,
+    progress: &Progress,
+) -> Result<Turn, Failure> {
     let generation = app.keyring().row_generation();
     let waiting: Vec<Uuid> = access.instance.quarantines().iter().map(|row| row.scope.id()).collect();
     let (project, secrets, retired) = {
@@ -209,7 +215,7 @@ async fn work(app: &App, rotation: &Verified<RotationRow>, access: &Access) -> R
         step.commit(None).await?;
         return Ok(Turn::Waits);
     }
-    conclude(app, rotation, generation).await
+    conclude(app, rotation, access, progress).await
 }
 
 fn existing(access: &Access, id: ProjectId) -> Result<ProjectName, Failure> {
@@ -336,8 +342,18 @@ async fn retire(app: &App, rotation: &Verified<RotationRow>, name: &ProjectName)
     Ok(Turn::Moved)
 }
 
-/// Destroys the older row keys, once no row is authenticated by them and nobody is about to write one.
-async fn conclude(app: &App, rotation: &Verified<RotationRow>, generation: i32) -> Result<Turn, Failure> {
+/// Destroys the older row keys, once no row is authenticated by them and nobody is about to write one. Every server has followed the switch by then: "finished"
+/// says that none takes a token or a session of before.
+async fn conclude(
+    app: &App,
+    rotation: &Verified<RotationRow>,
+    access: &Access,
+    progress: &Progress,
+) -> Result<Turn, Failure> {
+    if !all_have_followed(app, waited_for(access, progress)).await? {
+        return Ok(Turn::Waits);
+    }
+    let generation = app.keyring().row_generation();
     let mut transaction = app.store.begin().await?;
     if !await_keys(transaction.connection()).await? {
         return Ok(Turn::Waits);

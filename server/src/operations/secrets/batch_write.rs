@@ -67,6 +67,8 @@ async fn apply(app: &App, caller: &Caller, work: &mut Work, operation: Operation
                 precondition: precondition(on.if_version),
                 activate: on.body.activate,
                 expires_at: stored_expiry(on.body.expires_at),
+                labels: on.body.labels,
+                owner: on.body.owner,
             };
             WriteResult::Put(put_in(app, caller, work, &on.path, put).await?)
         }

@@ -16,8 +16,9 @@ use crate::{
     operations::{authorization::right_to, change::audited},
 };
 use strongroom_api::{Update, secrets::PutResult};
-use strongroom_core::{Action, Payload, SecretId, SecretPath};
+use strongroom_core::{Action, Labels, Owner, Payload, SecretId, SecretPath};
 use strongroom_crypto::{VersionNames, same_value};
+use strongroom_policy::Grant;
 use strongroom_store::{
     SecretRow, VersionRow, VersionState, forget_expiry, has_room, insert_secret, insert_version, read_version,
 };
@@ -40,12 +41,46 @@ pub struct Put<'a> {
     pub activate: bool,
     /// When the secret stops being readable. Kept, it stays, but that a secret that has expired is readable again, without an expiry.
     pub expires_at: Update<OffsetDateTime>,
+    /// Labels to set; the others stay.
+    pub labels: Labels,
+    /// Who answers for it from now on; `None`: who did.
+    pub owner: Option<Owner>,
 }
 
 impl<'a> Put<'a> {
     /// A put that makes this value current.
     pub fn new(payload: &'a Payload) -> Self {
-        Self { payload, reason: None, precondition: Precondition::None, activate: true, expires_at: Update::Keep }
+        Self {
+            payload,
+            reason: None,
+            precondition: Precondition::None,
+            activate: true,
+            expires_at: Update::Keep,
+            labels: Labels::default(),
+            owner: None,
+        }
+    }
+
+    /// The right to set labels and owner, where there are any: they feed policies.
+    fn may_describe(&self, app: &App, caller: &Caller, held: &Held) -> Result<Option<Grant>, Halt> {
+        let describes = !self.labels.is_empty() || self.owner.is_some();
+        describes.then(|| held.demand_of_project(app, caller, Action::ManageGrants)).transpose()
+    }
+
+    /// Sets labels and owner.
+    fn describe(&self, row: &mut SecretRow) -> Result<(), Failure> {
+        row.labels = row.labels.with(&self.labels).map_err(|error| Failure::Invalid(format!("labels: {error}")))?;
+        if let Some(owner) = &self.owner {
+            row.owner = Some(owner.clone());
+        }
+        Ok(())
+    }
+
+    /// Whether a secret has these labels and this owner already.
+    fn is_described(&self, secret: &SecretRow) -> bool {
+        let labels = secret.labels.as_map();
+        self.labels.as_map().iter().all(|(key, value)| labels.get(key) == Some(value))
+            && (self.owner.is_none() || self.owner == secret.owner)
     }
 }
 
@@ -68,6 +103,7 @@ pub async fn put_in(
 ) -> Result<PutResult, Halt> {
     check_reason(put.reason.as_deref())?;
     let mut held = work.hold(app, caller, path, Action::Write).await?;
+    put.may_describe(app, caller, &held)?;
     if held.secret.is_none() {
         match create(app, caller, work, &mut held, &put).await? {
             Some(created) => return add_version(app, caller, work, held, created, put).await,
@@ -86,6 +122,12 @@ pub async fn put_in(
         && !is_expired(secret, app.clock.now())
         && let Some(unchanged) = unchanged(app, caller, work, &held, put.payload).await?
     {
+        if !put.is_described(secret) {
+            write_row(app, work, secret, |row| put.describe(row)).await?;
+            if let Some(grant) = put.may_describe(app, caller, &held)? {
+                work.record(app, caller, &[&grant], path, None, "ok");
+            }
+        }
         return Ok(unchanged);
     }
     put_onto(app, caller, work, held, put).await
@@ -114,6 +156,7 @@ pub(super) async fn put_onto(
             row.pending_version = Some(version);
         }
         row.expires_at = expires_at;
+        put.describe(row)?;
         row.oldest_version = oldest_kept(row, &settings, version);
         Ok(())
     })
@@ -141,6 +184,7 @@ pub(super) async fn create(
     }
     let mut row = SecretRow::new(SecretId(Uuid::now_v7()), project.id(), held.path.clone(), app.clock.now());
     row.expires_at = put.expires_at.applied(None);
+    put.describe(&mut row)?;
     if insert(app, caller, work, held, row.clone()).await? {
         work.expires(row.expires_at);
         Ok(Some((row.id, 1)))
@@ -206,6 +250,8 @@ pub(super) async fn add_version(
 ) -> Result<PutResult, Halt> {
     let version = unsigned(number);
     let created_at = app.clock.now();
+    // Decided anew: something may have been waited for.
+    let describes = put.may_describe(app, caller, &held)?;
     let row = VersionRow {
         secret,
         version: number,
@@ -221,6 +267,10 @@ pub(super) async fn add_version(
     seal_version(app, work, &held, row, put.payload).await?;
     work.changed(&held.path);
     work.record(app, caller, &[&held.grant], &held.path, Some(version), "ok");
+    // An event of its own: who looks for changes of rights must find labels among them.
+    if let Some(grant) = describes {
+        work.record(app, caller, &[&grant], &held.path, None, "ok");
+    }
     Ok(PutResult { path: held.path, version, created_at, unchanged: false })
 }
 
