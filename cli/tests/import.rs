@@ -82,7 +82,7 @@ fn labels_come_along_where_asked_and_through_an_export() {
     let described = |path: &str| {
         let listed: serde_json::Value =
             serde_json::from_str(&server.done(&["list", "payments/", "--output", "json"], b"")).unwrap();
-        let found = listed["secrets"].as_array().unwrap().iter().find(|entry| entry["path"] == path).unwrap();
+        let found = listed.as_array().unwrap().iter().find(|entry| entry["path"] == path).unwrap();
         (found["labels"]["app"].as_str().map(str::to_owned), found["version"].as_u64().unwrap())
     };
     let kubernetes = ["import", "kubernetes", "-", "--to", "payments/k8s/"];
