@@ -9,15 +9,23 @@ use cluster::{Archive, recover_to};
 use std::{
     fs::File,
     io::BufReader,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 use strongroom_api::watch::Watched;
 use strongroom_client::{Client, PutOptions};
 use strongroom_core::{Action, SecretBytes, SystemClock};
-use strongroom_crypto::RootKey;
-use strongroom_server::backup::{restore, verify};
+use strongroom_crypto::{RecoveryShare, RootKey};
+use strongroom_server::{
+    Server,
+    anchor::AnchorPlace,
+    backup::{restore, verify},
+};
 use strongroom_store::{InstanceKind, Options, Store};
-use strongroom_tests::{INSTANCE, Sql, TestServer, empty_database, eventually, field, fields, path, pinned};
+use strongroom_tests::{
+    INSTANCE, Sql, TestDatabase, TestServer, empty_database, eventually, field, fields, path, pinned,
+};
+use uuid::Uuid;
 
 /// Writes that were acknowledged, by path and version.
 #[derive(Default)]
@@ -84,7 +92,7 @@ async fn a_lost_database_comes_back_to_a_point_in_time() {
     let lost_at = Instant::now();
     let recovered = recover_to(copies, &target).await;
     server.settings.database_url = SecretBytes::from(recovered.url("strongroom"));
-    // Where an anchor is kept outside of the database, this start is told that an older database is what is wanted: --accept-older-database.
+    // Without an anchor; the last drill has one.
     server.restart().await;
     let admin = server.admin();
     admin.ready().await.unwrap();
@@ -120,35 +128,19 @@ async fn a_lost_database_comes_back_from_a_backup_file_alone() {
     for number in 0..SECRETS {
         acknowledged.put(&admin, &format!("shop/{number}")).await;
     }
-    let file = server.directory().join("drill.backup");
-    let started = Instant::now();
-    let mut stream = admin.backup().await.unwrap();
-    let mut backup = Vec::new();
-    while let Some(data) = stream.next().await {
-        backup.extend_from_slice(&data.unwrap());
-    }
-    std::fs::write(&file, &backup).unwrap();
-    println!("backup: {SECRETS} secrets, {} bytes, in {:.2} s", backup.len(), started.elapsed().as_secs_f64());
+    let file = take_backup(&server).await;
     for _ in 0..5 {
         acknowledged.put(&admin, "shop/0").await;
     }
     acknowledged.put(&admin, "shop/new").await;
-    drop((admin, stream));
+    drop(admin);
     server.stop().await;
     server.database().accept_connections(false).await;
 
     let lost_at = Instant::now();
     let root = RootKey::from_file(&server.root_key_file()).unwrap();
-    let open = || BufReader::new(File::open(&file).unwrap());
-    let report = verify(open(), &root).await.unwrap();
-    assert!(report.is_sound());
-    println!("verified: {} values in {:.2} s", report.values.0, lost_at.elapsed().as_secs_f64());
-    let database = empty_database().await;
-    let store = Store::connect(&database.url(), &Options::default()).unwrap();
-    restore(open(), &store, &root, (INSTANCE, InstanceKind::Dev), &SystemClock).await.unwrap();
-    store.close().await;
+    let database = restored(&file, &root).await;
     server.settings.database_url = SecretBytes::from(database.url());
-    // Where an anchor is kept outside of the database, this start is told that an older database is what is wanted: --accept-older-database.
     server.restart().await;
     let admin = server.admin();
     admin.ready().await.unwrap();
@@ -174,4 +166,83 @@ async fn a_lost_database_comes_back_from_a_backup_file_alone() {
     drop(watch);
     server.stop().await;
     server.database().accept_connections(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_root_key_and_database_come_back_from_shares_and_a_backup() {
+    const SECRETS: u32 = 100;
+    let elsewhere = std::env::temp_dir().join(format!("strongroom-drill-anchor-{}", Uuid::new_v4().simple()));
+    let mut server =
+        TestServer::start_with(|settings| settings.anchor = Some(AnchorPlace::File(elsewhere.clone()))).await;
+    let key = server.root_key_file();
+    // On the day it was made, the key was given to five people in shares.
+    let shares = RootKey::from_file(&key).unwrap().split(5, 3).unwrap();
+    let texts: Vec<_> = shares.iter().map(RecoveryShare::expose_text).collect();
+    server.project("shop").await;
+    let (admin, mut acknowledged) = (server.admin(), Acknowledged::default());
+    for number in 0..SECRETS {
+        acknowledged.put(&admin, &format!("shop/{number}")).await;
+    }
+    let file = take_backup(&server).await;
+    acknowledged.put(&admin, "shop/0").await;
+    server.grant("workload:lab/shop/api", &[Action::Read], "shop/").await;
+    let anchored = std::fs::read(&elsewhere).unwrap();
+    eventually("the grant is anchored", async || std::fs::read(&elsewhere).unwrap() != anchored).await;
+    drop(admin);
+    server.stop().await;
+    server.database().accept_connections(false).await;
+    std::fs::remove_file(&key).unwrap();
+
+    let lost_at = Instant::now();
+    let brought = [&texts[3], &texts[0], &texts[4]].map(|text| RecoveryShare::parse(text).unwrap());
+    RootKey::combine(&brought[..2]).unwrap_err();
+    RootKey::combine(&brought).unwrap().write_file(&key).unwrap();
+    println!("root key: back from 3 of 5 shares in {:.2} s", lost_at.elapsed().as_secs_f64());
+    let root = RootKey::from_file(&key).unwrap();
+    let database = restored(&file, &root).await;
+    server.settings.database_url = SecretBytes::from(database.url());
+    let refused = Server::start(&server.settings).await.map(|_| ()).unwrap_err();
+    assert!(format!("{refused:#}").contains("--accept-older-database"), "{refused:#}");
+    server.settings.accept_older_database = true;
+    server.restart().await;
+    let admin = server.admin();
+    admin.ready().await.unwrap();
+    let took = lost_at.elapsed();
+    let lost = acknowledged.lost(&admin).await;
+    figures(
+        "lost root key and lost database, with an anchor; shares and a backup are left",
+        &acknowledged,
+        &lost,
+        took,
+    );
+    assert_eq!(lost, ["shop/0 version 2"], "exactly what came after the backup");
+    server.stop().await;
+    server.database().accept_connections(true).await;
+    std::fs::remove_file(elsewhere).unwrap();
+}
+
+/// Takes a backup, as `strongroom backup` does.
+async fn take_backup(server: &TestServer) -> PathBuf {
+    let (file, started) = (server.directory().join("drill.backup"), Instant::now());
+    let mut stream = server.admin().backup().await.unwrap();
+    let mut backup = Vec::new();
+    while let Some(data) = stream.next().await {
+        backup.extend_from_slice(&data.unwrap());
+    }
+    std::fs::write(&file, &backup).unwrap();
+    println!("backup: {} bytes in {:.2} s", backup.len(), started.elapsed().as_secs_f64());
+    file
+}
+
+/// Verifies a backup and restores it into an empty database.
+async fn restored(file: &Path, root: &RootKey) -> TestDatabase {
+    let (open, started) = (|| BufReader::new(File::open(file).unwrap()), Instant::now());
+    let report = verify(open(), root).await.unwrap();
+    assert!(report.is_sound());
+    println!("verified: {} values in {:.2} s", report.values.0, started.elapsed().as_secs_f64());
+    let database = empty_database().await;
+    let store = Store::connect(&database.url(), &Options::default()).unwrap();
+    restore(open(), &store, root, (INSTANCE, InstanceKind::Dev), &SystemClock).await.unwrap();
+    store.close().await;
+    database
 }
