@@ -192,7 +192,8 @@ mod tests {
     #[test]
     fn what_cannot_be_used_is_taken_for_a_forbid_and_cannot_overflow_the_stack() {
         let engine = Engine::new();
-        let deep = format!("permit(principal, action, resource) when {{ {} }};", "(".repeat(check::MAX_POLICY_TEXT / 2));
+        let deep =
+            format!("permit(principal, action, resource) when {{ {} }};", "(".repeat(check::MAX_POLICY_TEXT / 2));
         for text in ["nonsense", "permit(principal, action, resource);", &deep] {
             assert!(engine.forbids(&row(0, text)));
         }

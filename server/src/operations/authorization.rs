@@ -255,7 +255,7 @@ pub fn text_policy(row: &Verified<PolicyRow>, project: &ProjectName) -> TextPoli
 }
 
 /// Every pattern that can match an identity: `*` stands only for the whole cluster or the whole account, so there are four for a workload.
-fn member_patterns(identity: &Identity) -> Vec<String> {
+pub fn member_patterns(identity: &Identity) -> Vec<String> {
     match identity {
         Identity::Workload { workload, .. } => {
             let (cluster, namespace, account) = (workload.cluster(), workload.namespace(), workload.service_account());
