@@ -4,7 +4,7 @@
 
 mod method;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use method::{Directory, Running, prepare_instance, report, resident};
 use std::{collections::BTreeMap, fs, time::Instant};
 use strongroom_api::access::{NewCluster, NewGrant, NewProject, Trust};
@@ -27,13 +27,14 @@ fn main() -> Result<()> {
 async fn measure() -> Result<()> {
     let directory = Directory::new()?;
     let (postgres, settings, token) = prepare_instance(&directory).await?;
+    let copy = SecretBytes::from(token.expose_str().context("a token is text")?.to_owned());
     let (ca, workload) = {
         // A server that made the projects has them in memory; what is measured is one that did not.
         let server = Running::start(&settings)?;
         let ca = fs::read(directory.0.join("ca.crt"))?;
         let admin = Client::builder(&format!("https://{}", server.address))
             .ca_bundle(&ca)
-            .credential(Credential::Static(token.clone()))
+            .credential(Credential::Static(copy))
             .build()?;
         let started = Instant::now();
         let workload = prepare(&admin, &directory).await?;
