@@ -8,7 +8,8 @@ use std::{
 };
 use strongroom_core::ProjectId;
 
-/// Most projects that are kept. A small one takes some ten KiB, so that all of them are tens of MiB; where more are in use, the one unused for longest is loaded anew.
+/// Most projects that are kept: memory and keys are bounded whatever is listed. Where more are in use, the one unused for longest is loaded anew, which costs some
+/// ten small queries.
 const MOST: usize = 4_096;
 /// How long a project is kept that nobody asks for: agents look once a minute, and come again after a restart of a few.
 const UNUSED: Duration = Duration::from_mins(10);
