@@ -78,12 +78,11 @@ impl<'a> Everywhere<'a> {
     }
 
     async fn rules(&mut self, project: &ProjectRow) -> Result<Rules, Failure> {
-        let access = match self.unchanged.remove(&project.id) {
-            Some(access) => access,
-            None => {
-                let mut connection = self.app.store.reader().await?;
-                Access::now(self.app, &mut connection, Some(&project.name)).await?
-            }
+        let access = if let Some(access) = self.unchanged.remove(&project.id) {
+            access
+        } else {
+            let mut connection = self.app.store.reader().await?;
+            Access::now(self.app, &mut connection, Some(&project.name)).await?
         };
         rules_of(self.app, access, self.caller)
     }
