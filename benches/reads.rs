@@ -7,11 +7,12 @@ mod method;
 
 use anyhow::Result;
 use method::{Directory, Running, prepare_instance, report, resident};
-use std::{collections::BTreeMap, fs, time::Instant};
-use strongroom_api::access::{NewCluster, NewGrant, NewProject, Trust};
+use std::{collections::BTreeMap, fs, path::PathBuf, time::Instant};
+use strongroom_api::access::{NewCluster, NewGrant, NewProject, Policy, Role, Trust};
 use strongroom_client::{Client, Credential, PutOptions};
 use strongroom_core::{
-    Action, Clock as _, FieldName, Payload, ProjectName, Reference, Scope, SecretBytes, SecretPath, SystemClock,
+    Action, Clock as _, FieldName, FolderPath, Payload, ProjectName, Reference, Scope, SecretBytes, SecretPath,
+    SystemClock,
 };
 use strongroom_local::{Issuer, Pod};
 
@@ -35,7 +36,13 @@ async fn measure() -> Result<()> {
     let ca = fs::read(directory.0.join("ca.crt"))?;
     let url = format!("https://{}", server.address);
     let admin = Client::builder(&url).ca_bundle(&ca).credential(Credential::Static(token)).build()?;
-    let reader = prepare(&admin, &url, &ca, &directory).await?;
+    let workload = prepare(&admin, &directory).await?;
+    let client = |role: Option<&str>| {
+        let role = role.map(str::to_owned);
+        let credential = Credential::TokenFile { cluster: "bench".into(), role, path: workload.clone() };
+        Client::builder(&url).ca_bundle(&ca).credential(credential).build()
+    };
+    let reader = client(None)?;
 
     for connections in [1, CONNECTIONS] {
         report(
@@ -60,18 +67,22 @@ async fn measure() -> Result<()> {
         client.put(&path, payload(n), PutOptions::default()).await.map(|_| ())
     })
     .await?;
-    report("list a page", CONNECTIONS, 2_000, &server, &postgres, &admin, |client, _| async move {
-        client.list(&strongroom_core::FolderPath::parse("bench/").expect("a folder"), None).await.map(|_| ())
-    })
-    .await?;
+    let list = |client: Client, _| async move {
+        client.list(&FolderPath::parse("bench/").expect("a folder"), None).await.map(|_| ())
+    };
+    report("list a page", CONNECTIONS, 2_000, &server, &postgres, &admin, list).await?;
+    // Each entry is decided by policies here, and in a narrowed session twice.
+    conditions(&admin).await?;
+    report("by conditions", 1, 40, &server, &postgres, &reader, list).await?;
+    report("narrowed", 1, 40, &server, &postgres, &client(Some("bench/readers"))?, list).await?;
     println!("resident under load         {:>8} KiB", resident(server.child.id())?);
     server.child.kill()?;
     postgres.stop().await?;
     Ok(())
 }
 
-/// A project with secrets of 1 KB, a cluster with offline keys, and a workload that may read.
-async fn prepare(admin: &Client, url: &str, ca: &[u8], directory: &Directory) -> Result<Client> {
+/// A project with secrets of 1 KB, a cluster with offline keys, and a workload that may read; the file with the workload's token.
+async fn prepare(admin: &Client, directory: &Directory) -> Result<PathBuf> {
     let issuer = Issuer::new("https://issuer.bench.invalid");
     admin.create_project(&NewProject { name: ProjectName::parse("bench")? }).await?;
     for n in 0..SECRETS {
@@ -87,8 +98,22 @@ async fn prepare(admin: &Client, url: &str, ca: &[u8], directory: &Directory) ->
     admin.create_grant(&grant).await?;
     let token = directory.0.join("token");
     fs::write(&token, issuer.token(&Pod::of("apps", "api"), "strongroom/bench/bench", SystemClock.now()).sign())?;
-    let credential = Credential::TokenFile { cluster: "bench".into(), role: None, path: token };
-    Ok(Client::builder(url).ca_bundle(ca).credential(credential).build()?)
+    Ok(token)
+}
+
+/// A role that the workload is in, and ten policies that let the role list.
+async fn conditions(admin: &Client) -> Result<()> {
+    let project = ProjectName::parse("bench")?;
+    let role =
+        Role { project: project.clone(), name: "readers".into(), members: vec!["workload:bench/apps/api".into()] };
+    admin.put_role(&role).await?;
+    for number in 0..10 {
+        let text = format!(
+            "permit(principal in Role::\"bench/readers\", action == Action::\"list\", resource is Secret in Project::\"bench\") when {{ resource.owner != \"team-{number}\" }};"
+        );
+        admin.put_policy(&Policy { project: project.clone(), name: format!("list-{number}"), text }).await?;
+    }
+    Ok(())
 }
 
 fn payload(n: usize) -> Payload {

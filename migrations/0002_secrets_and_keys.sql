@@ -38,6 +38,9 @@ CREATE INDEX secrets_expiry ON secrets (expires_at) WHERE expires_at IS NOT NULL
 
 ALTER TABLE secret_versions ADD COLUMN state text NOT NULL DEFAULT 'live' CHECK (state IN ('live', 'deleted', 'destroyed'));
 
+-- Which projects can concern a caller.
+CREATE INDEX policies_principal ON policies (principal_key);
+
 -- What is volatile about a secret: no MAC, nothing is decided by it.
 CREATE TABLE secret_activity (
     secret_id         uuid PRIMARY KEY,

@@ -190,6 +190,17 @@ pub struct Policy {
     pub text: String,
 }
 
+/// One page of projects.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ProjectList {
+    /// Those of this page, by name.
+    pub items: Vec<Project>,
+    /// Where the next page starts; left out after the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<ProjectName>,
+}
+
 /// A list of any of these.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -5,7 +5,8 @@ use http::Method;
 use serde::{Serialize, de::DeserializeOwned};
 use strongroom_api::{
     access::{
-        Cluster, Grant, Items, NewCluster, NewGrant, NewProject, PatchProject, Policy, Project, ProjectInfo, Role,
+        Cluster, Grant, Items, NewCluster, NewGrant, NewProject, PatchProject, Policy, Project, ProjectInfo,
+        ProjectList, Role,
     },
     routes,
 };
@@ -19,7 +20,14 @@ impl Client {
 
     /// The projects the caller has a part in.
     pub async fn projects(&self) -> Result<Vec<Project>, Error> {
-        self.items(Call::new(Method::GET, routes::PROJECTS)).await
+        let mut projects = Vec::new();
+        let mut call = Call::new(Method::GET, routes::PROJECTS);
+        loop {
+            let page: ProjectList = self.call(call).await?.json()?;
+            projects.extend(page.items);
+            let Some(cursor) = page.next_cursor else { return Ok(projects) };
+            call = Call::new(Method::GET, routes::PROJECTS).query("cursor", cursor.as_str());
+        }
     }
 
     /// A project and what it demands of its secrets.

@@ -190,7 +190,7 @@ impl Engine {
         let entities = Entities::from_entities([principal, resource], None)
             .expect("a principal and a resource are two different entities");
 
-        let response = with_room(depth, || self.authorizer.is_authorized(&question, &rules, &entities));
+        let response = with_room(depth, |_| self.authorizer.is_authorized(&question, &rules, &entities));
         let erring: Vec<String> = response
             .diagnostics()
             .errors()

@@ -1,7 +1,7 @@
 //! What a policy's text must be before it is stored.
 
 use cedar_policy::{
-    Effect, EntityUid, Policy, PolicyId as CedarId, PolicySet, PrincipalConstraint, ResourceConstraint, ValidationMode,
+    EntityUid, Policy, PolicyId as CedarId, PolicySet, PrincipalConstraint, ResourceConstraint, ValidationMode,
 };
 use miette::Diagnostic;
 use std::{collections::BTreeSet, fmt};
@@ -9,7 +9,7 @@ use strongroom_core::{ProjectName, Scope};
 use thiserror::Error;
 
 use crate::{
-    complexity::{self, TooComplex},
+    complexity::{self, Room, TooComplex},
     engine::Engine,
     entity::Named,
 };
@@ -167,8 +167,8 @@ impl Engine {
             return Err(PolicyProblem::TooLong);
         }
         let depth = complexity::bound(text)?;
-        let principal_key = complexity::with_room(depth, || {
-            let policy = parse_one(text)?;
+        let principal_key = complexity::with_room(depth, |room| {
+            let policy = parse_one(text, room)?;
             confine(&policy, project)?;
             self.validate(&policy, text)?;
             Ok::<_, PolicyProblem>(principal_key(&policy))
@@ -200,11 +200,6 @@ impl Problem {
     fn order(&self) -> (Option<Position>, String) {
         (self.position, self.message.clone())
     }
-}
-
-/// Whether a stored policy forbids. What does not parse is taken for one: whoever asks wants to be careful with forbids.
-pub fn is_forbid(text: &str) -> bool {
-    parse_one(text).map_or(true, |policy| policy.effect() == Effect::Forbid)
 }
 
 /// Checks that a policy cannot decide on anything outside its project, and that what it names can exist.
@@ -254,7 +249,7 @@ fn check_name(name: &str) -> Result<(), PolicyProblem> {
     }
 }
 
-fn parse_one(text: &str) -> Result<Policy, PolicyProblem> {
+fn parse_one(text: &str, _: &Room) -> Result<Policy, PolicyProblem> {
     let set: PolicySet = text.parse().map_err(|error: cedar_policy::ParseErrors| PolicyProblem::Syntax {
         position: position(text, &error),
         message: quoted(&error.to_string()),

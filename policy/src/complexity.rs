@@ -45,9 +45,13 @@ pub enum TooComplex {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Depth(usize);
 
+/// The word that the stack is large enough, for as long as it is lent. Whatever parses asks for it: nothing can parse on a stack that nobody measured.
+#[derive(Debug)]
+pub(crate) struct Room(());
+
 /// Runs what recurses into policies of this depth on a stack that is large enough.
-pub(crate) fn with_room<T>(depth: Depth, work: impl FnOnce() -> T) -> T {
-    stacker::maybe_grow(BASE + depth.0 * LEVEL, STACK, work)
+pub(crate) fn with_room<T>(depth: Depth, work: impl FnOnce(&Room) -> T) -> T {
+    stacker::maybe_grow(BASE + depth.0 * LEVEL, STACK, || work(&Room(())))
 }
 
 /// A bound on the depth of the policy's tree, whatever its form: each bracket, operator and `if` can deepen it by one. Texts and comments are read as Cedar's lexer reads them; where a text is not closed,

@@ -1,6 +1,6 @@
 //! What is parsed once and kept: the schema, the grants' templates, and policies' texts.
 
-use cedar_policy::{Authorizer, Policy, PolicyId as CedarId, PolicySet, Schema, Template, Validator};
+use cedar_policy::{Authorizer, Effect, Policy, PolicyId as CedarId, PolicySet, Schema, Template, Validator};
 use std::{
     collections::HashMap,
     fmt,
@@ -10,7 +10,7 @@ use strongroom_core::{Action, PolicyId};
 
 use crate::{
     check,
-    complexity::{self, Depth},
+    complexity::{self, Depth, Room},
     entity::EntityTypes,
     rule::TextPolicy,
 };
@@ -66,6 +66,11 @@ impl Engine {
         self.grants.get(&action)
     }
 
+    /// Whether a stored policy forbids. One that cannot be used is taken for one: whoever asks wants to be careful with forbids.
+    pub fn forbids(&self, row: &TextPolicy) -> bool {
+        self.usable(row).map_or(true, |(policy, _)| policy.effect() == Effect::Forbid)
+    }
+
     /// The parsed policy of a row. What was parsed is kept by the row's id, and used only while its text, name and project are the row's.
     pub(crate) fn usable(&self, row: &TextPolicy) -> Result<(Policy, Depth), Unusable> {
         let found = self.kept.read().expect("no holder of this lock panics").get(&row.id).cloned();
@@ -117,11 +122,15 @@ fn parse(row: &TextPolicy) -> Result<(Policy, Depth), Unusable> {
         return Err(Unusable::Unreadable);
     }
     let depth = complexity::bound(&row.text).map_err(|_| Unusable::Unreadable)?;
-    complexity::with_room(depth, || {
-        let policy = Policy::parse(Some(CedarId::new(row.label())), &row.text).map_err(|_| Unusable::Unreadable)?;
+    complexity::with_room(depth, |room| {
+        let policy = policy_of(row, room).ok_or(Unusable::Unreadable)?;
         check::confine(&policy, row.project.as_ref()).map_err(|_| Unusable::Unconfined)?;
         Ok((policy, depth))
     })
+}
+
+fn policy_of(row: &TextPolicy, _: &Room) -> Option<Policy> {
+    Policy::parse(Some(CedarId::new(row.label())), &row.text).ok()
 }
 
 #[cfg(test)]
@@ -156,15 +165,43 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_changed_row_is_parsed_anew_and_the_store_is_bounded() {
-        let engine = Engine::new();
-        let row = |id: u128, text: &str| TextPolicy {
+    fn row(id: u128, text: &str) -> TextPolicy {
+        TextPolicy {
             id: PolicyId(Uuid::from_u128(id)),
             name: "x".to_owned(),
             text: text.to_owned(),
             project: Some(ProjectName::parse("p").unwrap()),
-        };
+        }
+    }
+
+    #[test]
+    fn whether_a_policy_forbids_is_read_from_what_was_parsed_before() {
+        let engine = Engine::new();
+        let (permit, forbid) = (
+            row(0, r#"permit(principal, action, resource in Project::"p");"#),
+            row(0, r#"forbid(principal, action, resource in Project::"p");"#),
+        );
+        assert!(!engine.forbids(&permit));
+        assert!(engine.forbids(&forbid));
+        // What is kept of a row answers for it, whatever the text says: it was not parsed again.
+        let parsed = engine.usable(&forbid);
+        engine.kept.write().unwrap().insert(permit.id, Arc::new(Kept { source: permit.clone(), outcome: parsed }));
+        assert!(engine.forbids(&permit));
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_taken_for_a_forbid_and_cannot_overflow_the_stack() {
+        let engine = Engine::new();
+        let deep =
+            format!("permit(principal, action, resource) when {{ {} }};", "(".repeat(check::MAX_POLICY_TEXT / 2));
+        for text in ["nonsense", "permit(principal, action, resource);", &deep] {
+            assert!(engine.forbids(&row(0, text)));
+        }
+    }
+
+    #[test]
+    fn a_changed_row_is_parsed_anew_and_the_store_is_bounded() {
+        let engine = Engine::new();
         let good = r#"permit(principal, action, resource in Project::"p");"#;
         assert!(engine.usable(&row(0, good)).is_ok());
         assert_eq!(engine.usable(&row(0, "nonsense")).unwrap_err(), Unusable::Unreadable);

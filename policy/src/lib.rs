@@ -14,7 +14,7 @@ mod reach;
 mod rule;
 
 pub use authorize::{About, DenialReason, Denied, Grant, Request, Resource};
-pub use check::{CheckedPolicy, MAX_POLICY_NAME, MAX_POLICY_TEXT, PolicyProblem, Position, is_forbid};
+pub use check::{CheckedPolicy, MAX_POLICY_NAME, MAX_POLICY_TEXT, PolicyProblem, Position};
 pub use complexity::TooComplex;
 pub use engine::Engine;
 pub use reach::Reach;

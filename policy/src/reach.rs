@@ -61,7 +61,7 @@ impl Reach {
 }
 
 impl Engine {
-    /// Where in `project` the slice can at most let this caller do `action`, which is one on secrets.
+    /// Where in `project` the slice can at most let this caller do `action`, which is one on secrets or on projects.
     pub fn reach(
         &self,
         identity: &Identity,

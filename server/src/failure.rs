@@ -1,5 +1,6 @@
 //! How an operation fails. It knows no HTTP; `http::problem` maps it.
 
+use crate::metrics as names;
 use strongroom_api::ErrorCode;
 use strongroom_store::{Conflict, StoreError};
 use thiserror::Error;
@@ -133,6 +134,27 @@ impl Failure {
             Self::Internal(_) => ErrorCode::Internal,
         }
     }
+}
+
+/// What came of one part of something larger. A damaged part is an alarm and `None`: it must not keep the others from being done.
+///
+/// # Errors
+/// Any other failure, which is not of that part alone.
+pub fn unless_damaged<T>(outcome: Result<T, Failure>, during: &'static str) -> Result<Option<T>, Failure> {
+    match outcome {
+        Ok(done) => Ok(Some(done)),
+        Err(failure @ Failure::Integrity(_)) => {
+            alarm(&failure, during);
+            Ok(None)
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+/// Counts and logs damage that work goes on without.
+pub fn alarm(damage: &Failure, during: &'static str) {
+    metrics::counter!(names::INTEGRITY).increment(1);
+    tracing::error!(error = %damage, during, "integrity failure; going on without it");
 }
 
 impl From<StoreError> for Failure {

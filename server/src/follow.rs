@@ -5,7 +5,7 @@ use crate::{
     access::{Access, check_everything},
     anchor::Checkpoint,
     app::{App, Origin},
-    failure::Failure,
+    failure::{Failure, alarm},
     metrics as names,
 };
 use std::{sync::Arc, time::Duration};
@@ -60,7 +60,7 @@ pub(crate) async fn follow(app: Arc<App>, mut stop: watch::Receiver<bool>) {
                 failing = true;
                 if let Failure::Integrity(_) = failure {
                     metrics::counter!(names::INTEGRITY).increment(1);
-                    leave_event(&follower.app, &failure).await;
+                    leave_event(&follower.app, "instance".to_owned(), &failure).await;
                 }
                 tracing::error!(error = %failure, "cannot follow the access rows");
             }
@@ -84,6 +84,7 @@ struct Follower {
 
 impl Follower {
     async fn step(&mut self) -> Result<(), Failure> {
+        self.app.access.forget_unused(Instant::now().into_std());
         let now = {
             let mut connection = self.app.store.reader().await?;
             let access = Access::now(&self.app, &mut connection, None).await?;
@@ -146,8 +147,17 @@ impl Follower {
         if !try_duty(transaction.connection(), CHECK_DUTY).await? {
             return Ok(());
         }
-        let scopes = check_everything(&self.app, transaction.connection()).await?;
-        tracing::debug!(scopes, "all access rows fit their manifests");
+        let survey = check_everything(&self.app, transaction.connection()).await?;
+        drop(transaction);
+        for (project, damage) in &survey.damaged {
+            alarm(damage, "checking everything");
+            leave_event(&self.app, format!("{project}/"), damage).await;
+        }
+        tracing::debug!(
+            scopes = survey.scopes,
+            damaged = survey.damaged.len(),
+            "all access rows were compared with their manifests"
+        );
         Ok(())
     }
 }
@@ -191,10 +201,10 @@ pub(crate) async fn write_anchor(app: &App, force: bool) -> Result<(), Failure> 
     written.map_err(away)
 }
 
-async fn leave_event(app: &App, failure: &Failure) {
+async fn leave_event(app: &App, resource: String, failure: &Failure) {
     let origin = Origin { request_id: Uuid::now_v7(), source: None };
     let mut event = app.event(origin, None, Action::Verify, Decision::Undecided, failure.code().as_str());
-    event.resource = Some("instance".to_owned());
+    event.resource = Some(resource);
     // The log has it, whether or not the event can be written.
     let _ = app.audit.commit(event).await;
 }

@@ -8,6 +8,7 @@ mod activity;
 mod audit;
 mod backup;
 mod clusters;
+mod concerns;
 mod deliveries;
 mod error;
 mod grants;
@@ -38,6 +39,7 @@ pub use backup::{
     BACKUP_TABLES, BackupRow, LEFT_OUT, TableShape, is_empty, lift_limits, limit_idleness, schema_version,
 };
 pub use clusters::{ClusterRow, RetiredNameRow, clusters, delete_cluster, insert_cluster, retire_name, retired_names};
+pub use concerns::projects_concerning;
 pub use deliveries::{DeliveryRow, NewerDelivery, newer_deliveries, prune_deliveries, upsert_deliveries};
 pub use error::{Conflict, StoreError};
 pub use grants::{GrantRow, delete_grant, grants_of, insert_grant};
@@ -49,7 +51,8 @@ pub use keyring::{
     PurposeKeyRow, TermRow, insert_purpose_key, insert_term, purpose_keys, terms, update_purpose_key, update_term,
 };
 pub use manifests::{
-    ManifestRow, ManifestScope, delete_manifest, insert_manifest, manifest, manifests, manifests_for, update_manifest,
+    ManifestRow, ManifestScope, delete_manifest, insert_manifest, manifest, manifests, manifests_for, manifests_of,
+    update_manifest,
 };
 pub use notifications::{Listener, notify_change};
 pub use policies::{PolicyRow, delete_policy, insert_policy, policies_of_project};

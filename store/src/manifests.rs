@@ -91,6 +91,22 @@ pub async fn manifests_for(
     Ok(rows.into_iter().map(Raw::unverified).collect())
 }
 
+/// The manifests of these scopes, as far as there are any.
+pub async fn manifests_of(
+    connection: &mut Connection,
+    scopes: &[ManifestScope],
+) -> Result<Vec<Unverified<ManifestRow>>, StoreError> {
+    let scopes: Vec<Uuid> = scopes.iter().map(|scope| scope.id()).collect();
+    let rows = sqlx::query_as!(
+        Raw,
+        "SELECT scope, epoch, entries, root, mac_generation, mac_layout, mac FROM manifests WHERE scope = ANY($1)",
+        &scopes
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(Raw::unverified).collect())
+}
+
 /// One scope's manifest.
 pub async fn manifest(
     connection: &mut Connection,

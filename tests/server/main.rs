@@ -10,6 +10,7 @@ mod batch;
 mod characters;
 mod deliveries;
 mod documents;
+mod everywhere;
 mod expiry;
 mod forbids;
 mod generate;

@@ -104,7 +104,8 @@ proptest! {
         // Often without policies that concern the action: then the reach decides everything.
         let rules = if only_lists { (rules.0, rules.1.into_iter().filter(|sketch| !sketch.actions.is_empty() && !sketch.actions.contains(&question.action)).collect()) } else { rules };
         let (stored, _) = store(&rules);
-        let Some(project) = question.about.project().filter(|_| Action::ON_SECRETS.contains(&question.action)) else { return Ok(()) };
+        let on_projects = Action::ON_PROJECTS.contains(&question.action);
+        let Some(project) = question.about.project().filter(|_| on_projects || Action::ON_SECRETS.contains(&question.action)) else { return Ok(()) };
         let request = Request { identity: &question.identity, roles: &question.roles, action: question.action, resource: Resource::Project(&project) };
         let slice = stored.slice(&request);
         let reach = ENGINE.reach(&question.identity, &question.roles, question.action, &project, &slice);
@@ -112,6 +113,7 @@ proptest! {
         let by_reach = match &question.about {
             About::Secret { path, .. } => reach.decides(path),
             About::Folder(folder) if question.action == Action::List => reach.decides_folder(folder),
+            About::Project(_) if question.action == Action::List || on_projects => reach.decides_folder(&FolderPath::parse(&format!("{project}/")).unwrap()),
             _ => None,
         };
         if let Some(by_reach) = by_reach {

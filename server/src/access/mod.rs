@@ -7,12 +7,14 @@
 mod instance;
 pub(crate) mod ledger;
 mod project;
+mod recent;
 
 pub use instance::InstanceAccess;
 pub use ledger::Ledger;
 pub use project::{Key, ProjectAccess, Role};
 
 use crate::{app::App, failure::Failure};
+use recent::{Age, Recent};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, RwLock},
@@ -20,7 +22,9 @@ use std::{
 };
 use strongroom_core::{AccessRow, ProjectId, ProjectName, Unverified, Verified};
 use strongroom_crypto::{Entries, Keyring};
-use strongroom_store::{Connection, ManifestRow, ManifestScope, manifest, manifests, manifests_for};
+use strongroom_store::{
+    Connection, ManifestRow, ManifestScope, ProjectRow, manifest, manifests, manifests_for, manifests_of,
+};
 
 /// How often a look is repeated when rows change while they are loaded.
 const ATTEMPTS: usize = 8;
@@ -40,7 +44,7 @@ pub struct Access {
 #[derive(Debug, Default)]
 pub struct AccessCache {
     instance: RwLock<Option<Arc<InstanceAccess>>>,
-    projects: RwLock<HashMap<ProjectId, Arc<ProjectAccess>>>,
+    projects: RwLock<Recent<Arc<ProjectAccess>>>,
     /// Who loads: after a change all requests find it at once, and one of them is enough.
     turn: tokio::sync::Mutex<()>,
     /// Scopes whose rows did not fit, for a moment: not every request must find it out anew, while others wait for their turn.
@@ -96,6 +100,34 @@ impl Access {
         Err(Failure::Unavailable("the access rows, which change all the time,"))
     }
 
+    /// What holds now of many projects, by one query: of those that are kept and did not change. Each of the others is to be looked at by itself.
+    pub async fn unchanged(
+        app: &App,
+        connection: &mut Connection,
+        projects: &[ProjectId],
+    ) -> Result<HashMap<ProjectId, Self>, Failure> {
+        let mut unchanged = HashMap::new();
+        let Some(instance) = app.access.instance_kept() else { return Ok(unchanged) };
+        let scopes: Vec<_> =
+            projects.iter().copied().map(ManifestScope::Project).chain([ManifestScope::Instance]).collect();
+        let found = manifests_of(connection, &scopes).await?;
+        let found: HashMap<_, _> = found.into_iter().map(|row| (row.claimed(|row| row.scope), row)).collect();
+        let stands = |scope: ManifestScope, kept: &Checked| {
+            found.get(&scope).is_some_and(|found| matches!(standing(Some(kept), found), Standing::Same))
+        };
+        if !stands(ManifestScope::Instance, &instance.manifest) {
+            return Ok(unchanged);
+        }
+        for kept in projects.iter().filter_map(|id| app.access.project(*id)) {
+            let id = kept.id();
+            let is_current = instance.project(kept.name()).is_some_and(|row| Arc::ptr_eq(row, &kept.row));
+            if is_current && !instance.is_quarantined(id) && stands(ManifestScope::Project(id), &kept.manifest) {
+                unchanged.insert(id, Self { instance: instance.clone(), project: Some(kept) });
+            }
+        }
+        Ok(unchanged)
+    }
+
     async fn look(app: &App, connection: &mut Connection, name: Option<&ProjectName>) -> Result<Looked, Failure> {
         let (mut of_instance, mut of_project) = (None, None);
         for row in manifests_for(connection, name).await? {
@@ -142,8 +174,12 @@ impl Access {
             Some((id, manifest)) if id == row.id => manifest,
             _ => return Err(missing(scope)),
         };
-        let kept = read(&app.access.projects).get(&row.id).cloned();
-        let project = match standing(kept.as_ref().map(|kept| &kept.manifest), &manifest) {
+        let kept = app.access.project(row.id);
+        let standing = match &kept {
+            None if app.access.has_seen_newer(row.id, &manifest) => Standing::Older,
+            kept => standing(kept.as_ref().map(|kept| &kept.manifest), &manifest),
+        };
+        let project = match standing {
             Standing::Older => return Ok(Looked::Older),
             // The project's own row belongs to the instance, which may have changed without it.
             Standing::Same => {
@@ -168,14 +204,23 @@ impl Access {
     }
 }
 
-/// Loads every scope anew and checks it, without touching what is kept. Answers how many scopes there are.
+/// What came of a check of everything.
+#[derive(Debug)]
+pub struct Survey {
+    /// How many scopes there are.
+    pub scopes: usize,
+    /// The projects whose rows do not fit, and what is wrong there.
+    pub damaged: Vec<(ProjectName, Failure)>,
+}
+
+/// Loads every scope anew and checks it, without touching what is kept. A damaged project keeps no other from being looked at.
 ///
 /// # Errors
-/// [`Failure::Integrity`] for the first scope whose rows do not fit.
-pub async fn check_everything(app: &App, connection: &mut Connection) -> Result<usize, Failure> {
+/// [`Failure::Integrity`] where the instance's own rows do not fit: without them nothing can be said of the projects.
+pub async fn check_everything(app: &App, connection: &mut Connection) -> Result<Survey, Failure> {
     for _ in 0..ATTEMPTS {
         let found = manifests(connection).await?;
-        let count = found.len();
+        let mut survey = Survey { scopes: found.len(), damaged: Vec::new() };
         let (mut instance, mut projects) = (None, HashMap::new());
         for row in found {
             match row.claimed(|row| row.scope) {
@@ -187,20 +232,33 @@ pub async fn check_everything(app: &App, connection: &mut Connection) -> Result<
         let Some((instance, _)) = InstanceAccess::load(app, connection, instance).await? else { continue };
         let mut moved = false;
         for row in instance.projects() {
-            let manifest = match projects.remove(&row.id) {
-                Some(manifest) => manifest,
-                // Made since the manifests were read, or removed by somebody.
-                None => manifest(connection, ManifestScope::Project(row.id))
-                    .await?
-                    .ok_or_else(|| missing(ManifestScope::Project(row.id)))?,
-            };
-            moved |= ProjectAccess::load(app, connection, row.clone(), manifest).await?.is_none();
+            match check_project(app, connection, row, projects.remove(&row.id)).await {
+                Ok(is_sound) => moved |= !is_sound,
+                Err(failure @ Failure::Integrity(_)) => survey.damaged.push((row.name.clone(), failure)),
+                Err(failure) => return Err(failure),
+            }
         }
         if !moved {
-            return Ok(count);
+            return Ok(survey);
         }
     }
     Err(Failure::Unavailable("the access rows, which change all the time,"))
+}
+
+/// Whether a project's rows fit; `false` when they changed meanwhile.
+async fn check_project(
+    app: &App,
+    connection: &mut Connection,
+    row: &Arc<Verified<ProjectRow>>,
+    found: Option<Unverified<ManifestRow>>,
+) -> Result<bool, Failure> {
+    let scope = ManifestScope::Project(row.id);
+    let manifest = match found {
+        Some(manifest) => manifest,
+        // Made since the manifests were read, or removed by somebody.
+        None => manifest(connection, scope).await?.ok_or_else(|| missing(scope))?,
+    };
+    Ok(ProjectAccess::load(app, connection, row.clone(), manifest).await?.is_some())
 }
 
 enum Looked {
@@ -210,9 +268,20 @@ enum Looked {
 }
 
 impl AccessCache {
-    /// What is kept of projects.
-    pub fn projects_kept(&self) -> Vec<Arc<ProjectAccess>> {
-        read(&self.projects).values().cloned().collect()
+    /// What is kept of a project.
+    fn project(&self, id: ProjectId) -> Option<Arc<ProjectAccess>> {
+        read(&self.projects).find(id, Instant::now())
+    }
+
+    /// Whether a newer manifest of a project was seen, of which nothing else may be kept any more.
+    fn has_seen_newer(&self, id: ProjectId, than: &Unverified<ManifestRow>) -> bool {
+        let age = Age { epoch: than.claimed(|row| row.epoch), generation: than.generation() };
+        read(&self.projects).has_seen_newer(id, age)
+    }
+
+    /// Lets go of projects that nobody has asked for in a while before `now`, their keys with them.
+    pub fn forget_unused(&self, now: Instant) {
+        self.projects.write().expect("nothing panics while it holds this lock").forget_unused(now);
     }
 
     /// What is kept of the instance.
@@ -242,7 +311,7 @@ impl AccessCache {
     fn epoch(&self, scope: ManifestScope) -> Option<i64> {
         match scope {
             ManifestScope::Instance => read(&self.instance).as_ref().map(|kept| kept.manifest.row.epoch),
-            ManifestScope::Project(id) => read(&self.projects).get(&id).map(|kept| kept.manifest.row.epoch),
+            ManifestScope::Project(id) => self.project(id).map(|kept| kept.manifest.row.epoch),
         }
     }
 
@@ -260,16 +329,15 @@ impl AccessCache {
 
     fn keep_project(&self, loaded: ProjectAccess) -> Arc<ProjectAccess> {
         let loaded = Arc::new(loaded);
+        let age = Age { epoch: loaded.manifest.row.epoch, generation: loaded.manifest.generation };
         let mut kept = self.projects.write().expect("nothing panics while it holds this lock");
-        if kept.get(&loaded.id()).is_none_or(|kept| kept.manifest.row.epoch <= loaded.manifest.row.epoch) {
-            kept.insert(loaded.id(), loaded.clone());
-        }
+        kept.keep(loaded.id(), age, loaded.clone(), Instant::now());
         loaded
     }
 
     /// Forgets a project that is gone.
     pub fn forget_project(&self, project: ProjectId) {
-        self.projects.write().expect("nothing panics while it holds this lock").remove(&project);
+        self.projects.write().expect("nothing panics while it holds this lock").forget(project);
     }
 }
 

@@ -233,9 +233,14 @@ impl ProjectAccess {
     }
 
     /// The policies that can concern one principal, or with `None` those that can concern anyone.
-    pub fn policies_about(&self, principal: Option<&str>) -> impl Iterator<Item = &(Verified<PolicyRow>, TextPolicy)> {
+    pub fn policies_about(&self, principal: Option<&str>) -> impl Iterator<Item = &TextPolicy> {
         let found = self.rows.policies_about.get(&principal.map(str::to_owned)).map_or(&[][..], Vec::as_slice);
-        found.iter().map(|at| &self.rows.policies[*at])
+        found.iter().map(|at| &self.rows.policies[*at].1)
+    }
+
+    /// One policy, with its row.
+    pub fn policy(&self, name: &str) -> Option<&(Verified<PolicyRow>, TextPolicy)> {
+        self.rows.policies.iter().find(|(row, _)| row.name == name)
     }
 
     /// Whether a secret, or one version of it, was removed for good: its rows are refused when they come back.

@@ -18,7 +18,8 @@ use std::sync::Arc;
 use strongroom_api::{
     ErrorCode,
     access::{
-        Cluster, Grant, Items, NewCluster, NewGrant, NewProject, PatchProject, Policy, Project, ProjectInfo, Role,
+        Cluster, Grant, Items, NewCluster, NewGrant, NewProject, PatchProject, Policy, Project, ProjectInfo,
+        ProjectList, Role,
     },
     routes,
 };
@@ -91,11 +92,28 @@ pub(super) async fn create_project(
     one(&caller, projects::create(&app, &caller, new.name).await)
 }
 
+/// `?[cursor=][&limit=]`
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PageOfProjects {
+    /// Where the page starts: the page before it says so.
+    cursor: Option<ProjectName>,
+    /// Most entries; 1000 without one. What is too large or zero is taken as the nearest that can be.
+    limit: Option<u32>,
+}
+
 /// Lists projects.
 #[utoipa::path(get, path = routes::PROJECTS, operation_id = "list_projects", tag = "access",
-    responses((status = OK, description = "What the caller may see.", body = Items<Project>)))]
-pub(super) async fn projects(State(app): Server, Authenticated(caller): Authenticated) -> Result<Response, Refusal> {
-    many(&caller, projects::list(&app, &caller).await)
+    params(PageOfProjects),
+    responses((status = OK, description = "One page of what the caller may see.", body = ProjectList)))]
+pub(super) async fn projects(
+    State(app): Server,
+    Authenticated(caller): Authenticated,
+    Parameters(page): Parameters<PageOfProjects>,
+) -> Result<Response, Refusal> {
+    let limit = page.limit.unwrap_or(projects::MAX_PAGE);
+    one(&caller, projects::list(&app, &caller, page.cursor.as_ref(), limit).await)
 }
 
 /// `?name=`

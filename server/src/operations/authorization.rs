@@ -11,7 +11,7 @@ use strongroom_core::{
     Action, Decision, FolderPath, Identity, PrincipalRef, ProjectName, RoleName, Scope, SecretPath, Verified,
 };
 use strongroom_policy::{
-    Denied, Grant, GrantRule, GrantScope, Reach, Request, Resource, Slice, TextPolicy, is_forbid, principal_keys,
+    Denied, Grant, GrantRule, GrantScope, Reach, Request, Resource, Slice, TextPolicy, principal_keys,
 };
 use strongroom_store::{Connection, GrantRow, PolicyRow};
 
@@ -19,10 +19,33 @@ use strongroom_store::{Connection, GrantRow, PolicyRow};
 #[derive(Debug)]
 pub struct Rules {
     access: Access,
+    whole: Side,
+    /// What is left where the session is narrowed to one role: every forbid, and what is granted or permitted to that role alone.
+    narrowed: Option<Side>,
+}
+
+/// Roles and rules that one question to the engine is asked by.
+#[derive(Debug)]
+struct Side {
     roles: Vec<RoleName>,
     slice: Slice,
-    /// The one principal that each of the slice's policies names, where it names one.
-    principal_keys: Vec<Option<String>>,
+}
+
+impl Side {
+    /// That of one role, where the caller is in it; without any rules yet.
+    fn of_role(role: &RoleName, roles: &[RoleName]) -> Self {
+        let roles = roles.iter().filter(|member| *member == role).cloned().collect();
+        Self { roles, slice: Slice::default() }
+    }
+
+    fn ask(&self, app: &App, caller: &Caller, action: Action, resource: Resource<'_>) -> Result<Grant, Denied> {
+        let request = Request { identity: &caller.identity, roles: &self.roles, action, resource };
+        app.engine.authorize(&request, &self.slice)
+    }
+
+    fn reach(&self, app: &App, caller: &Caller, action: Action, project: &ProjectAccess) -> Reach {
+        app.engine.reach(&caller.identity, &self.roles, action, project.name(), &self.slice)
+    }
 }
 
 impl Rules {
@@ -51,7 +74,7 @@ impl Rules {
 
     /// Whether the caller is in a role.
     pub fn is_member(&self, role: &RoleName) -> bool {
-        self.roles.contains(role)
+        self.whole.roles.contains(role)
     }
 }
 
@@ -62,11 +85,11 @@ pub async fn rules(
     caller: &Caller,
     project: Option<&ProjectName>,
 ) -> Result<Rules, Failure> {
-    rules_of(Access::now(app, connection, project).await?, caller)
+    rules_of(app, Access::now(app, connection, project).await?, caller)
 }
 
 /// The rules that can concern `caller` as far as `access` goes.
-pub fn rules_of(access: Access, caller: &Caller) -> Result<Rules, Failure> {
+pub fn rules_of(app: &App, access: Access, caller: &Caller) -> Result<Rules, Failure> {
     let mut roles = Vec::new();
     if let Some(project) = &access.project {
         for pattern in member_patterns(&caller.identity) {
@@ -80,23 +103,35 @@ pub fn rules_of(access: Access, caller: &Caller) -> Result<Rules, Failure> {
         roles.sort();
         roles.dedup();
     }
-    let (mut slice, mut keys) = (Slice::default(), Vec::new());
     let principals = principal_keys(&caller.identity, &roles);
+    let mut whole = Side { roles, slice: Slice::default() };
+    let mut narrowed = caller.role.as_ref().map(|role| Side::of_role(role, &whole.roles));
+    let alone = caller.role.clone().map(PrincipalRef::Role);
     for principal in &principals {
-        slice.grants.extend_from_slice(access.instance.grants_to(principal));
-    }
-    if let Some(project) = &access.project {
-        for principal in &principals {
-            slice.grants.extend(project.grants_to(principal).cloned());
+        let of_project = access.project.iter().flat_map(|project| project.grants_to(principal));
+        for grant in access.instance.grants_to(principal).iter().chain(of_project) {
+            if let Some(narrowed) = &mut narrowed
+                && alone.as_ref() == Some(&grant.principal)
+            {
+                narrowed.slice.grants.push(grant.clone());
+            }
+            whole.slice.grants.push(grant.clone());
         }
-        for principal in principals.iter().map(|principal| Some(principal.as_str())).chain([None]) {
-            for (row, text) in project.policies_about(principal) {
-                slice.policies.push(text.clone());
-                keys.push(row.principal_key.clone());
+    }
+    let alone = alone.map(|alone| alone.to_string());
+    if let Some(project) = &access.project {
+        for key in principals.iter().map(|principal| Some(principal.as_str())).chain([None]) {
+            for text in project.policies_about(key) {
+                if let Some(narrowed) = &mut narrowed
+                    && (key == alone.as_deref() || app.engine.forbids(text))
+                {
+                    narrowed.slice.policies.push(text.clone());
+                }
+                whole.slice.policies.push(text.clone());
             }
         }
     }
-    Ok(Rules { access, roles, slice, principal_keys: keys })
+    Ok(Rules { access, whole, narrowed })
 }
 
 /// Decides, and counts a refusal; an evaluation error is an alarm as well.
@@ -129,28 +164,11 @@ pub fn may(app: &App, caller: &Caller, rules: &Rules, action: Action, resource: 
 /// A session narrowed to one role must be allowed twice: as the whole identity, so that no forbid is lost, and by what is granted or permitted to that role
 /// alone.
 fn ask(app: &App, caller: &Caller, rules: &Rules, action: Action, resource: Resource<'_>) -> Result<Grant, Denied> {
-    let request = Request { identity: &caller.identity, roles: &rules.roles, action, resource };
-    let grant = app.engine.authorize(&request, &rules.slice)?;
-    let Some(role) = &caller.role else { return Ok(grant) };
-    let (roles, slice) = narrowed(rules, role);
-    app.engine.authorize(&Request { roles: &roles, ..request }, &slice)
-}
-
-/// What is left for a session that is narrowed to a role: every forbid, and what is granted or permitted to that role alone.
-fn narrowed(rules: &Rules, role: &RoleName) -> (Vec<RoleName>, Slice) {
-    let roles = rules.roles.iter().filter(|r| *r == role).cloned().collect();
-    let principal = PrincipalRef::Role(role.clone());
-    let key = principal.to_string();
-    let grants = rules.slice.grants.iter().filter(|grant| grant.principal == principal).cloned().collect();
-    let policies = rules
-        .slice
-        .policies
-        .iter()
-        .zip(&rules.principal_keys)
-        .filter(|(policy, for_whom)| is_forbid(&policy.text) || for_whom.as_deref() == Some(key.as_str()))
-        .map(|(policy, _)| policy.clone())
-        .collect();
-    (roles, Slice { grants, policies })
+    let grant = rules.whole.ask(app, caller, action, resource)?;
+    match &rules.narrowed {
+        Some(narrowed) => narrowed.ask(app, caller, action, resource),
+        None => Ok(grant),
+    }
 }
 
 /// How far a caller's rules can reach in one project, for one action: what [`may`] says, where it can be said without asking the engine.
@@ -165,14 +183,8 @@ impl Outlook {
     /// The outlook in the rules' project; nothing where there is none.
     pub fn new(app: &App, caller: &Caller, rules: &Rules, action: Action) -> Self {
         let Some(project) = rules.project() else { return Self { whole: Reach::default(), narrowed: None } };
-        let reach = |roles: &[RoleName], slice: &Slice| {
-            app.engine.reach(&caller.identity, roles, action, project.name(), slice)
-        };
-        let narrowed = caller.role.as_ref().map(|role| {
-            let (roles, slice) = narrowed(rules, role);
-            reach(&roles, &slice)
-        });
-        Self { whole: reach(&rules.roles, &rules.slice), narrowed }
+        let reach = |side: &Side| side.reach(app, caller, action, project);
+        Self { whole: reach(&rules.whole), narrowed: rules.narrowed.as_ref().map(reach) }
     }
 
     /// Whether the caller may do it to a secret of this path, whatever its labels and owner; `None` where the engine must be asked.
@@ -243,7 +255,7 @@ pub fn text_policy(row: &Verified<PolicyRow>, project: &ProjectName) -> TextPoli
 }
 
 /// Every pattern that can match an identity: `*` stands only for the whole cluster or the whole account, so there are four for a workload.
-fn member_patterns(identity: &Identity) -> Vec<String> {
+pub fn member_patterns(identity: &Identity) -> Vec<String> {
     match identity {
         Identity::Workload { workload, .. } => {
             let (cluster, namespace, account) = (workload.cluster(), workload.namespace(), workload.service_account());

@@ -10,6 +10,7 @@ pub mod change;
 pub mod claim;
 pub mod clusters;
 pub mod deliveries;
+pub mod everywhere;
 pub mod expiry;
 pub mod grants;
 pub mod keys;

@@ -8,7 +8,6 @@ use crate::{
 };
 use strongroom_api::access::Policy;
 use strongroom_core::{Action, FieldName, PolicyId, ProjectName, Verified};
-use strongroom_policy::is_forbid;
 use strongroom_store::{PolicyRow, delete_policy, insert_policy};
 use uuid::Uuid;
 
@@ -32,14 +31,14 @@ async fn try_put(app: &App, caller: &Caller, policy: Policy) -> Result<Policy, F
     let (change, project) = Change::in_project(app, caller, Action::ManagePolicies, &policy.project).await?;
     let mut change = keep_forbids(app, caller, change, &project, checked.name()).await?;
     if checked.principal_key().is_none() {
-        let open = project.policies_about(None).filter(|(row, _)| row.name != policy.name).count();
+        let open = project.policies_about(None).filter(|text| text.name != policy.name).count();
         if open >= MAX_OPEN {
             return Err(Failure::Invalid(format!(
                 "the project has {MAX_OPEN} policies for anyone already; name a principal or a role in this one"
             )));
         }
     }
-    if let Some(replaced) = project.policies().find(|row| row.name == policy.name) {
+    if let Some((replaced, _)) = project.policy(&policy.name) {
         delete_policy(change.connection(), replaced.id).await?;
         change.remove(&**replaced)?;
     }
@@ -83,7 +82,7 @@ async fn try_delete(app: &App, caller: &Caller, project: &ProjectName, name: &st
     }
     let (change, access) = Change::in_project(app, caller, Action::ManagePolicies, project).await?;
     let mut change = keep_forbids(app, caller, change, &access, name).await?;
-    let row = access.policies().find(|row| row.name == name).ok_or(Failure::NotFound)?;
+    let (row, _) = access.policy(name).ok_or(Failure::NotFound)?;
     delete_policy(change.connection(), row.id).await?;
     change.remove(&**row)?;
     change.commit(app, caller, format!("policy:{project}/{name}")).await
@@ -97,6 +96,6 @@ async fn keep_forbids(
     project: &ProjectAccess,
     name: &str,
 ) -> Result<Change, Failure> {
-    let forbids = project.policies().any(|row| row.name == name && is_forbid(&row.text));
+    let forbids = project.policy(name).is_some_and(|(_, text)| app.engine.forbids(text));
     if forbids { change.also(app, caller, Action::RemoveForbids).await } else { Ok(change) }
 }

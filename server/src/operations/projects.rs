@@ -1,15 +1,16 @@
 //! Projects.
 
 use super::{
-    authorization::{action_names, may, rules, whole_project},
+    authorization::{Outlook, Rules, action_names, may, whole_project},
     change::{Change, audited, look},
+    everywhere::Everywhere,
     secrets::kept_versions,
 };
 use crate::{
     app::{App, Caller},
     failure::Failure,
 };
-use strongroom_api::access::{PatchProject, Project, ProjectInfo};
+use strongroom_api::access::{PatchProject, Project, ProjectInfo, ProjectList};
 use strongroom_core::{Action, Decision, GrantId, PrincipalRef, ProjectId, ProjectName};
 use strongroom_crypto::{Entries, KeyState};
 use strongroom_policy::{GrantRule, Resource};
@@ -18,6 +19,9 @@ use strongroom_store::{
     update_project,
 };
 use uuid::Uuid;
+
+/// Most projects of a page.
+pub const MAX_PAGE: u32 = 1000;
 
 /// Longest notice before an expiry: a year, in seconds.
 const MAX_NOTICE: i32 = 31_536_000;
@@ -152,31 +156,39 @@ fn shown(row: &ProjectRow) -> ProjectInfo {
     }
 }
 
-/// The projects in which the caller may list secrets or manage anything.
-pub async fn list(app: &App, caller: &Caller) -> Result<Vec<Project>, Failure> {
-    let outcome = try_list(app, caller).await;
+/// A page of the projects in which the caller may list secrets or manage anything, by name: at most `limit`, which is at least 1 and at most [`MAX_PAGE`]
+/// whatever it says, after the one of the name `after`.
+pub async fn list(app: &App, caller: &Caller, after: Option<&ProjectName>, limit: u32) -> Result<ProjectList, Failure> {
+    let outcome = try_list(app, caller, after, limit).await;
     audited(app, caller, Action::List, "projects".to_owned(), outcome).await
 }
 
-async fn try_list(app: &App, caller: &Caller) -> Result<Vec<Project>, Failure> {
-    let mut seen = Vec::new();
-    let mut connection = app.store.reader().await?;
-    let instance = rules(app, &mut connection, caller, None).await?.instance().clone();
-    // Of a quarantined project nothing is decided, not even who sees it.
-    for project in instance.projects().filter(|project| !instance.is_quarantined(project.id)) {
-        let rules = rules(app, &mut connection, caller, Some(&project.name)).await?;
-        let folder = whole_project(&project.name);
-        let visible = may(app, caller, &rules, Action::List, Resource::Folder(&folder))
-            || Action::ON_PROJECTS
-                .into_iter()
-                .any(|action| may(app, caller, &rules, action, Resource::Project(&project.name)));
-        if visible {
-            seen.push(Project { id: project.id, name: project.name.clone(), created_at: project.created_at });
+async fn try_list(app: &App, caller: &Caller, after: Option<&ProjectName>, limit: u32) -> Result<ProjectList, Failure> {
+    let limit = limit.clamp(1, MAX_PAGE) as usize;
+    let (mut items, mut more) = (Vec::new(), false);
+    let mut everywhere = Everywhere::begin(app, caller, after).await?;
+    while let Some(rules) = everywhere.next().await? {
+        let row = rules.existing_project()?.row();
+        if after == Some(&row.name) || !is_visible(app, caller, &rules, &row.name) {
+            continue;
         }
+        if items.len() == limit {
+            more = true;
+            break;
+        }
+        items.push(Project { id: row.id, name: row.name.clone(), created_at: row.created_at });
     }
-    drop(connection);
     let mut event = app.event(caller.origin, Some(caller.identity.clone()), Action::List, Decision::Allowed, "ok");
     event.resource = Some("projects".to_owned());
     app.audit.commit(event).await?;
-    Ok(seen)
+    let next_cursor = items.last().filter(|_| more).map(|last| last.name.clone());
+    Ok(ProjectList { items, next_cursor })
+}
+
+fn is_visible(app: &App, caller: &Caller, rules: &Rules, name: &ProjectName) -> bool {
+    let folder = whole_project(name);
+    [Action::List].into_iter().chain(Action::ON_PROJECTS).any(|action| {
+        let may = || may(app, caller, rules, action, Resource::Folder(&folder));
+        Outlook::new(app, caller, rules, action).decides_folder(&folder).unwrap_or_else(may)
+    })
 }

@@ -6,7 +6,7 @@ use strongroom_api::{
     access::{NewCluster, Trust},
     keys::{ConfirmScope, Rotate},
 };
-use strongroom_client::{ErrorKind, PutOptions};
+use strongroom_client::{ErrorKind, PutOptions, Search};
 use strongroom_core::Action;
 use strongroom_local::Issuer;
 use strongroom_server::anchor::AnchorPlace;
@@ -254,6 +254,11 @@ async fn a_project_whose_rows_are_others_than_the_anchor_says_waits_for_an_opera
     assert_eq!((answer.status, answer.code().as_str()), (500, "integrity"), "decisions there fail");
     assert!(world.admin().read(&reference("other/s0")).await.is_ok(), "and nowhere else");
     assert_eq!(world.admin().projects().await.unwrap().len(), 1, "not even who sees it is decided");
+    let listed = world.admin().search(&Search::default(), None).await.unwrap().secrets;
+    assert!(
+        listed.len() == SECRETS as usize && listed.iter().all(|entry| entry.path.project() == project("other")),
+        "{listed:?}"
+    );
     // Whoever writes the database cannot lift it.
     world.sql.run("CREATE TABLE _kept AS SELECT * FROM quarantines; DELETE FROM quarantines").await;
     assert!(world.server.replica().await.is_none(), "a server that never saw it does not even start");

@@ -3,10 +3,11 @@
 use super::{checked, granted, leave_event, resource, unsigned};
 use crate::{
     app::{App, Caller},
-    failure::Failure,
+    failure::{Failure, unless_damaged},
     operations::{
         authorization::{Outlook, Rules, may, rules, whole_project},
         change::audited,
+        everywhere::Everywhere,
     },
 };
 use strongroom_api::secrets::{SecretEntry, SecretList};
@@ -126,21 +127,16 @@ enum Entry {
 }
 
 impl Page<'_> {
-    /// Goes through the projects by name. What no rule reaches costs one look at the project's manifest.
+    /// Goes through the projects that can concern the caller, by name.
     async fn look_everywhere(&mut self) -> Result<(), Failure> {
-        let instance = {
-            let mut connection = self.app.store.reader().await?;
-            rules(self.app, &mut connection, self.caller, None).await?.instance().clone()
-        };
         let first = self.query.after.as_ref().map(Scope::project);
-        for project in instance.projects().filter(|project| first.as_ref().is_none_or(|first| project.name >= *first)) {
-            let folder = whole_project(&project.name);
-            let rules = rules_for(self.app, self.caller, &folder).await?;
+        let mut everywhere = Everywhere::begin(self.app, self.caller, first.as_ref()).await?;
+        while !self.more
+            && let Some(rules) = everywhere.next().await?
+        {
+            let folder = whole_project(rules.existing_project()?.name());
             let outlook = Outlook::new(self.app, self.caller, &rules, Action::List);
-            self.look_through(&rules, &outlook, &folder).await?;
-            if self.more {
-                break;
-            }
+            unless_damaged(self.look_through(&rules, &outlook, &folder).await, "listing the secrets of all projects")?;
         }
         Ok(())
     }

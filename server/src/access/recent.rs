@@ -1,0 +1,147 @@
+//! What was loaded of projects, for as long as it is used: a server must not hold the keys of every project that anybody ever asked for. How new it was is
+//! remembered for good, so that an older manifest is not taken for the first one.
+
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+use strongroom_core::ProjectId;
+
+/// Most projects that are kept: memory and keys are bounded whatever is listed. Where more are in use, the one unused for longest is loaded anew, which costs some
+/// ten small queries.
+const MOST: usize = 4_096;
+/// How long a project is kept that nobody asks for: agents look once a minute, and come again after a restart of a few.
+const UNUSED: Duration = Duration::from_mins(10);
+
+/// How new a manifest is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Age {
+    pub(super) epoch: i64,
+    /// Which generation of the row key made it.
+    pub(super) generation: i32,
+}
+
+impl Age {
+    /// Whether something of this age is older than what was seen; neither number ever goes back.
+    fn is_before(self, seen: Self) -> bool {
+        self.epoch < seen.epoch || self.generation < seen.generation
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Recent<V> {
+    since: Instant,
+    kept: HashMap<ProjectId, Kept<V>>,
+    seen: HashMap<ProjectId, Age>,
+}
+
+#[derive(Debug)]
+struct Kept<V> {
+    value: V,
+    /// In milliseconds from the beginning. It changes while others read.
+    used: AtomicU64,
+}
+
+impl<V> Default for Recent<V> {
+    fn default() -> Self {
+        Self { since: Instant::now(), kept: HashMap::new(), seen: HashMap::new() }
+    }
+}
+
+impl<V: Clone> Recent<V> {
+    /// What is kept of a project, which is used now.
+    pub(super) fn find(&self, project: ProjectId, now: Instant) -> Option<V> {
+        let kept = self.kept.get(&project)?;
+        kept.used.fetch_max(self.at(now), Ordering::Relaxed);
+        Some(kept.value.clone())
+    }
+
+    /// Whether something newer than this was kept once.
+    pub(super) fn has_seen_newer(&self, project: ProjectId, than: Age) -> bool {
+        self.seen.get(&project).is_some_and(|seen| than.is_before(*seen))
+    }
+
+    /// Keeps the newer of what was seen and this.
+    pub(super) fn keep(&mut self, project: ProjectId, age: Age, value: V, now: Instant) {
+        if self.has_seen_newer(project, age) {
+            return;
+        }
+        self.seen.insert(project, age);
+        self.kept.insert(project, Kept { value, used: AtomicU64::new(self.at(now)) });
+        if self.kept.len() > MOST {
+            let used = |kept: &Kept<V>| kept.used.load(Ordering::Relaxed);
+            let others = self.kept.iter().filter(|(id, _)| **id != project);
+            let oldest = others.min_by_key(|(_, kept)| used(kept)).map(|(id, _)| *id);
+            oldest.map(|id| self.kept.remove(&id));
+        }
+    }
+
+    /// Lets go of what nobody asked for; the keys are wiped with it.
+    pub(super) fn forget_unused(&mut self, now: Instant) {
+        let unused = u64::try_from(UNUSED.as_millis()).expect("minutes are few milliseconds");
+        let now = self.at(now);
+        self.kept.retain(|_, kept| now.saturating_sub(kept.used.load(Ordering::Relaxed)) < unused);
+    }
+
+    /// Forgets a project that is gone for good.
+    pub(super) fn forget(&mut self, project: ProjectId) {
+        self.kept.remove(&project);
+        self.seen.remove(&project);
+    }
+
+    fn at(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.since).as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use uuid::Uuid;
+
+    fn id(number: usize) -> ProjectId {
+        ProjectId(Uuid::from_u128(number as u128))
+    }
+
+    fn age(epoch: i64, generation: i32) -> Age {
+        Age { epoch, generation }
+    }
+
+    #[test]
+    fn what_nobody_asks_for_is_let_go_and_an_older_one_is_still_known_as_older() {
+        let (mut recent, start) = (Recent::default(), Instant::now());
+        let (used, unused) = (Arc::new(1), Arc::new(2));
+        recent.keep(id(1), age(5, 2), used, start);
+        recent.keep(id(2), age(5, 2), unused.clone(), start);
+        let later = start + UNUSED - Duration::from_secs(1);
+        assert!(recent.find(id(1), later).is_some());
+        recent.forget_unused(start + UNUSED);
+        assert!(recent.find(id(1), start + UNUSED).is_some());
+        assert!(recent.find(id(2), start + UNUSED).is_none());
+        assert_eq!(Arc::strong_count(&unused), 1, "it is dropped, and its keys with it");
+        for (older, expected) in [(age(4, 2), true), (age(6, 1), true), (age(5, 2), false), (age(6, 3), false)] {
+            assert_eq!(recent.has_seen_newer(id(2), older), expected, "{older:?}");
+        }
+        recent.keep(id(2), age(4, 2), Arc::new(3), later);
+        assert!(recent.find(id(2), later).is_none(), "an older one is not kept");
+        recent.forget(id(2));
+        assert!(!recent.has_seen_newer(id(2), age(1, 1)));
+    }
+
+    #[test]
+    fn of_too_many_the_one_unused_for_longest_goes() {
+        let (mut recent, start) = (Recent::default(), Instant::now());
+        for number in 0..MOST {
+            recent.keep(id(number), age(1, 1), number, start);
+        }
+        let later = start + Duration::from_secs(1);
+        for number in (0..MOST).filter(|number| *number != 7) {
+            assert_eq!(recent.find(id(number), later), Some(number));
+        }
+        recent.keep(id(MOST), age(1, 1), MOST, later);
+        assert_eq!(recent.kept.len(), MOST);
+        assert_eq!((recent.find(id(7), later), recent.find(id(MOST), later)), (None, Some(MOST)));
+    }
+}
