@@ -1,6 +1,6 @@
 //! Projects, clusters, roles, grants and policies on the wire.
 
-use crate::Update;
+use crate::{Update, object};
 use serde::{Deserialize, Serialize};
 use strongroom_core::{Action, ClusterId, GrantId, ProjectId, ProjectName, Scope};
 use time::OffsetDateTime;
@@ -109,6 +109,7 @@ pub struct NewCluster {
     #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 512, pattern = r"^[!-~]+$"))]
     pub issuer: String,
     /// How its tokens are checked.
+    #[serde(deserialize_with = "object::deserialize")]
     pub trust: Trust,
 }
 
