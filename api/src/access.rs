@@ -40,7 +40,7 @@ pub struct ProjectInfo {
     pub created_at: OffsetDateTime,
     /// Most versions kept of a secret that does not say otherwise.
     pub keep_versions: u32,
-    /// Whether a write must say which version it is made for.
+    /// Whether a write must say which version it is made for. A deletion need not: it overwrites nothing, and can be undone.
     pub require_check_and_set: bool,
     /// Whether its secrets are protected from deletion.
     pub deletion_protection: bool,
@@ -59,7 +59,7 @@ pub struct PatchProject {
     /// Most versions kept of a secret that does not say otherwise, 1 to 10,000. What is beyond it goes with a secret's next put.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep_versions: Option<u32>,
-    /// Whether a write must say which version it is made for.
+    /// Whether a write must say which version it is made for. A deletion need not: it overwrites nothing, and can be undone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub require_check_and_set: Option<bool>,
     /// Whether its secrets are protected from deletion.

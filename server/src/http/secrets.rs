@@ -36,9 +36,8 @@ errors! {
     PutErrors: Forbidden, NotFound, ProjectShredded, ProjectFull, VersionConflict, PreconditionRequired, UnprocessableContent;
     ChangeErrors: Forbidden, NotFound, SecretDeleted, ProjectShredded, ProjectFull, VersionConflict, PreconditionRequired, UnprocessableContent;
     DeleteErrors:
-        Forbidden, NotFound, SecretDeleted, VersionDeleted, VersionDestroyed, VersionInUse, DeletionProtected, ProjectShredded, VersionConflict,
-        PreconditionRequired;
-    UndeleteErrors: Forbidden, NotFound, SecretDeleted, VersionDestroyed, ProjectShredded, VersionConflict, PreconditionRequired;
+        Forbidden, NotFound, SecretDeleted, VersionDeleted, VersionDestroyed, VersionInUse, DeletionProtected, ProjectShredded, VersionConflict;
+    UndeleteErrors: Forbidden, NotFound, SecretDeleted, VersionDestroyed, ProjectShredded, VersionConflict;
     VersionsErrors: Forbidden, NotFound, ProjectShredded;
 }
 
@@ -199,15 +198,17 @@ pub(super) async fn delete(
 
 /// Brings a secret back, or one version of it.
 #[utoipa::path(post, path = routes::SECRET_UNDELETE, operation_id = "undelete_secret", tag = "secrets",
-    params(PathAndVersion, ("if-match" = Option<String>, Header, description = "Only if this version is current: its number in quotes.", pattern = "^\"[1-9][0-9]*\"$"),
+    params(PathAndVersion, ("if-match" = Option<String>, Header, description = "Only if `current` points at this version, of a deleted secret too: its number in quotes.", pattern = "^\"[1-9][0-9]*\"$"),
         ("if-none-match" = Option<String>, Header, description = "Only if there is no current version: `*`.", pattern = "^[*]$")),
     responses((status = NO_CONTENT, description = "It is back."), UndeleteErrors))]
 pub(super) async fn undelete(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
     Parameters(PathAndVersion { path, version }): Parameters<PathAndVersion>,
+    headers: HeaderMap,
 ) -> Result<StatusCode, Refusal> {
-    none(&caller, operations::undelete(&app, &caller, &path, version).await)
+    let precondition = precondition(&headers, caller.origin.request_id)?;
+    none(&caller, operations::undelete(&app, &caller, &path, version, precondition).await)
 }
 
 /// Lists a secret's versions.
