@@ -34,6 +34,7 @@ mod secrets;
 mod start;
 mod stop;
 mod tampering;
+mod times;
 mod traps;
 mod unchanged;
 mod versions;
