@@ -26,7 +26,8 @@ ALTER TABLE secrets
     ADD COLUMN aliases           text    COLLATE "C" NOT NULL DEFAULT '', -- free ones, canonical: name=version, one a line, by name
     ADD COLUMN labels            text    COLLATE "C" NOT NULL DEFAULT '', -- canonical: key=value, one a line, by key
     ADD COLUMN owner             text    COLLATE "C",
-    ADD COLUMN expires_at        timestamptz,
+    -- A caller's time: of years that every form of it can tell, the text of backups among them.
+    ADD COLUMN expires_at        timestamptz CHECK (expires_at >= '1970-01-01 00:00:00+00' AND expires_at < '10000-01-01 00:00:00+00'),
     ADD COLUMN deletion_protected boolean NOT NULL DEFAULT false,
     ADD COLUMN keep_versions     integer CHECK (keep_versions BETWEEN 1 AND 10000), -- NULL: the project's
     ADD COLUMN oldest_version    bigint  NOT NULL DEFAULT 1 CHECK (oldest_version > 0), -- those below were pruned, unless an alias points at them

@@ -1,6 +1,6 @@
 //! Projects, clusters, roles, grants and policies on the wire.
 
-use crate::Update;
+use crate::{Update, object};
 use serde::{Deserialize, Serialize};
 use strongroom_core::{Action, ClusterId, GrantId, ProjectId, ProjectName, Scope};
 use time::OffsetDateTime;
@@ -40,7 +40,7 @@ pub struct ProjectInfo {
     pub created_at: OffsetDateTime,
     /// Most versions kept of a secret that does not say otherwise.
     pub keep_versions: u32,
-    /// Whether a write must say which version it is made for.
+    /// Whether a write must say which version it is made for. A deletion need not: it overwrites nothing, and can be undone.
     pub require_check_and_set: bool,
     /// Whether its secrets are protected from deletion.
     pub deletion_protection: bool,
@@ -59,7 +59,7 @@ pub struct PatchProject {
     /// Most versions kept of a secret that does not say otherwise, 1 to 10,000. What is beyond it goes with a secret's next put.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep_versions: Option<u32>,
-    /// Whether a write must say which version it is made for.
+    /// Whether a write must say which version it is made for. A deletion need not: it overwrites nothing, and can be undone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub require_check_and_set: Option<bool>,
     /// Whether its secrets are protected from deletion.
@@ -109,6 +109,7 @@ pub struct NewCluster {
     #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 512, pattern = r"^[!-~]+$"))]
     pub issuer: String,
     /// How its tokens are checked.
+    #[serde(deserialize_with = "object::deserialize")]
     pub trust: Trust,
 }
 

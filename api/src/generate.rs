@@ -1,7 +1,8 @@
 //! Values that the server makes.
 
+use crate::Update;
 use serde::{Deserialize, Serialize};
-use strongroom_core::FieldName;
+use strongroom_core::{FieldName, Moment};
 
 /// `POST /api/v1/secret/generate?path=`: a new version with a value that nobody has seen. It is answered as a put is, without the value. `If-Match` and
 /// `If-None-Match` mean what they do for a put.
@@ -42,6 +43,11 @@ pub struct Generate {
     /// False: the new version becomes `pending`, and `current` stays.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub activate: bool,
+    /// When the secret stops being readable; null: never. Left out, it stays as it is, but that a secret that has expired is readable again, without an expiry;
+    /// with `fields: merge` that is refused, because the other fields have expired too.
+    #[serde(default, skip_serializing_if = "Update::is_keep")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Moment>))]
+    pub expires_at: Update<Moment>,
 }
 
 /// What can be made.
@@ -106,6 +112,7 @@ impl Generate {
             fields: Fields::Replace,
             reason: None,
             activate: true,
+            expires_at: Update::Keep,
         }
     }
 }

@@ -14,6 +14,7 @@ pub mod generate;
 pub mod keys;
 pub mod login;
 pub mod metadata;
+mod object;
 mod secret_text;
 pub mod secrets;
 mod update;

@@ -1,9 +1,9 @@
 //! What is known of a secret beside its value, and where secrets go: metadata, aliases, states of versions, renaming, copying.
 
-use crate::{Update, update};
+use crate::Update;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use strongroom_core::{AliasName, Labels, Owner, SecretPath};
+use strongroom_core::{AliasName, Labels, Moment, Owner, SecretPath};
 use time::OffsetDateTime;
 
 /// `GET /api/v1/secret/metadata?path=`. The `ETag` is the revision: `"r7"`.
@@ -74,9 +74,9 @@ pub struct PatchMetadata {
     #[cfg_attr(feature = "openapi", schema(value_type = Option<Owner>))]
     pub owner: Update<Owner>,
     /// When it stops being readable.
-    #[serde(default, skip_serializing_if = "Update::is_keep", with = "update::time")]
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<OffsetDateTime>))]
-    pub expires_at: Update<OffsetDateTime>,
+    #[serde(default, skip_serializing_if = "Update::is_keep")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Moment>))]
+    pub expires_at: Update<Moment>,
     /// Most versions kept, 1 to 10,000; null: the project's number. What is beyond it goes with the next put.
     #[serde(default, skip_serializing_if = "Update::is_keep")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<u32>))]

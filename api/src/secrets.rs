@@ -3,12 +3,11 @@
 use crate::{
     SecretText, Update,
     generate::{is_yes, yes},
-    update,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use serde::{Deserialize, Deserializer, Serialize, de};
 use std::{collections::BTreeMap, fmt, marker::PhantomData};
-use strongroom_core::{BadPayload, FieldName, FolderPath, Labels, Owner, Payload, SecretBytes, SecretPath};
+use strongroom_core::{BadPayload, FieldName, FolderPath, Labels, Moment, Owner, Payload, SecretBytes, SecretPath};
 use time::OffsetDateTime;
 
 /// The members that carry a payload in a body: `{"fields": {…}}`, or `{"raw": "<base64>", "media_type": "…"}`.
@@ -96,9 +95,9 @@ pub struct PutSecret {
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub activate: bool,
     /// When the secret stops being readable; null: never. Left out, it stays as it is, but that an expired secret is readable again, without an expiry.
-    #[serde(default, skip_serializing_if = "Update::is_keep", with = "update::time")]
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<OffsetDateTime>))]
-    pub expires_at: Update<OffsetDateTime>,
+    #[serde(default, skip_serializing_if = "Update::is_keep")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Moment>))]
+    pub expires_at: Update<Moment>,
     /// Labels to set in the same transaction; the secret's others stay. Needs `manage-grants` too: policies see labels.
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub labels: Labels,
@@ -144,6 +143,11 @@ pub struct PatchSecret {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(max_length = 256))]
     pub reason: Option<String>,
+    /// When the secret stops being readable; null: never. Left out, it stays as it is, and a secret that has expired is not patched: its other fields have
+    /// expired too.
+    #[serde(default, skip_serializing_if = "Update::is_keep")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Moment>))]
+    pub expires_at: Update<Moment>,
 }
 
 /// The answer to a put.

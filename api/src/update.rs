@@ -30,6 +30,15 @@ impl<T> Update<T> {
     }
 
     /// The same of another type.
+    pub fn map<U>(self, map: impl FnOnce(T) -> U) -> Update<U> {
+        match self {
+            Self::Keep => Update::Keep,
+            Self::Clear => Update::Clear,
+            Self::Set(value) => Update::Set(map(value)),
+        }
+    }
+
+    /// The same of another type, where it has such a value.
     pub fn try_map<U, E>(self, map: impl FnOnce(T) -> Result<U, E>) -> Result<Update<U>, E> {
         Ok(match self {
             Self::Keep => Update::Keep,
@@ -55,20 +64,5 @@ impl<T: Serialize> Serialize for Update<T> {
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Update<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Option::deserialize(deserializer).map(Self::new)
-    }
-}
-
-/// Times as RFC 3339.
-pub(crate) mod time {
-    use super::Update;
-    use serde::{Deserializer, Serializer};
-    use time::{OffsetDateTime, serde::rfc3339};
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Update<OffsetDateTime>, D::Error> {
-        rfc3339::option::deserialize(deserializer).map(Update::new)
-    }
-
-    pub(crate) fn serialize<S: Serializer>(time: &Update<OffsetDateTime>, serializer: S) -> Result<S::Ok, S::Error> {
-        rfc3339::option::serialize(&time.applied(None), serializer)
     }
 }

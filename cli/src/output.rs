@@ -125,7 +125,7 @@ pub(crate) fn table_text(head: &[&str], rows: &[Vec<String>]) -> String {
 
 /// A moment in UTC.
 pub(crate) fn moment(at: OffsetDateTime) -> String {
-    at.to_offset(UtcOffset::UTC).format(TIME).unwrap_or_else(|_| at.to_string())
+    at.checked_to_offset(UtcOffset::UTC).and_then(|at| at.format(TIME).ok()).unwrap_or_else(|| at.to_string())
 }
 
 /// Text that cannot move the cursor or rewrite what stands before it: names and reasons were written by others.
@@ -198,6 +198,13 @@ mod tests {
             table(&["PATH", "VERSION"], &rows, Paint::none()),
             "PATH     VERSION\ndemo/db  12\ndemo/\u{e4}   1\n"
         );
+    }
+
+    #[test]
+    fn a_moment_that_has_no_utc_is_told_as_it_came() {
+        use time::macros::datetime;
+        assert_eq!(moment(datetime!(2026-07-01 02:00 +02:00)), "2026-07-01 00:00:00Z");
+        assert_eq!(moment(datetime!(9999-12-31 23:59:59 -01:00)), "9999-12-31 23:59:59.0 -01:00:00");
     }
 
     #[test]

@@ -24,10 +24,13 @@ pub(crate) struct DeleteArguments {
 }
 
 #[derive(Args)]
-#[command(after_help = "Example: strongroom history payments/db")]
+#[command(after_help = "Examples:\n  strongroom history payments/db\n  strongroom history payments/db --before 101")]
 pub(crate) struct HistoryArguments {
     /// The secret, PROJECT/NAME or PROJECT/FOLDER/NAME.
     path: String,
+    /// Only versions below this number; 100 are shown at a time, the newest first.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    before: Option<u64>,
 }
 
 pub(crate) async fn list(
@@ -77,24 +80,39 @@ pub(crate) async fn history(
     printer: &Printer,
 ) -> Result<(), Failure> {
     let path = secret_path(&arguments.path)?;
-    let history = connection.open()?.client.versions(&path).await?;
+    let history = connection.open()?.client.versions_before(&path, arguments.before, None).await?;
     if printer.is_json() {
         return printer.result("", &history);
     }
     if history.deleted {
         remark(format_args!("{path} is deleted"));
     }
-    printer.list(&history.versions, "no versions", &["VERSION", "ALIAS", "CREATED", "AUTHOR", "REASON"], |version| {
-        let alias = if version.version == history.current {
-            "current"
-        } else if Some(version.version) == history.previous {
-            "previous"
-        } else {
-            ""
-        };
-        let reason = version.reason.clone().unwrap_or_default();
-        vec![version.version.to_string(), alias.to_owned(), moment(version.created_at), version.author.clone(), reason]
-    })
+    printer.list(
+        &history.versions,
+        "no versions",
+        &["VERSION", "ALIAS", "CREATED", "AUTHOR", "REASON"],
+        |version| {
+            let alias = if version.version == history.current {
+                "current"
+            } else if Some(version.version) == history.previous {
+                "previous"
+            } else {
+                ""
+            };
+            let reason = version.reason.clone().unwrap_or_default();
+            vec![
+                version.version.to_string(),
+                alias.to_owned(),
+                moment(version.created_at),
+                version.author.clone(),
+                reason,
+            ]
+        },
+    )?;
+    if let Some(before) = history.next_before {
+        remark(format_args!("there are older versions: strongroom history {path} --before {before}"));
+    }
+    Ok(())
 }
 
 /// A secret's path as it was typed.

@@ -2,12 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "support/https.rs"]
+mod https;
 #[cfg(feature = "dev")]
 #[path = "support/server.rs"]
 mod server;
 mod support;
 
 use age::{secrecy::ExposeSecret as _, x25519::Identity};
+use https::{Answer, HttpsServer};
+use serde_json::json;
 #[cfg(feature = "dev")]
 use server::Server;
 #[cfg(feature = "dev")]
@@ -195,6 +199,70 @@ fn an_export_is_sealed_and_comes_back_as_it_was() {
     ended(&server.run(&["export", "elsewhere/", "--recipient", &recipient, "-o", &none], b""), 3);
     let left: Vec<_> = fs::read_dir(&scratch.0).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(!left.iter().any(|name| name.to_string_lossy().contains("none")), "{left:?}");
+}
+
+/// A server with two secrets: one has expired, the other was deleted since it was listed. Its puts are answered with what they were conditional on, as a version.
+fn with_an_expired_secret() -> HttpsServer {
+    let problem = |code: &str| json!({"title": "", "status": 404, "code": code, "remedy": "", "request_id": "00000000-0000-7000-8000-000000000001"});
+    HttpsServer::start(move |request| {
+        let (path, query) = (request.uri().path().to_owned(), request.uri().query().unwrap_or_default().to_owned());
+        let if_match = request.headers().get("if-match").map_or("0", |value| value.to_str().unwrap().trim_matches('"'));
+        let version = if_match.parse::<u64>().unwrap();
+        let listed =
+            |path: &str, version: u64| json!({"path": path, "version": version, "updated_at": "2026-01-01T00:00:00Z"});
+        let answer = match (request.method().as_str(), path.as_str()) {
+            ("GET", "/api/v1/secrets") => {
+                Answer::json(200, &json!({"secrets": [listed("shop/expired", 3), listed("shop/gone", 1)]}))
+            }
+            ("GET", _) if query.contains("gone") => Answer::json(404, &problem("secret_deleted")),
+            ("GET", _) => Answer::json(404, &problem("secret_expired")),
+            _ => Answer::json(
+                200,
+                &json!({"path": "shop/expired", "version": version + 1, "created_at": "2026-01-01T00:00:00Z"}),
+            ),
+        };
+        std::future::ready(answer)
+    })
+}
+
+#[test]
+fn what_has_expired_is_missing_in_an_export_and_in_the_way_of_an_import() {
+    let (server, scratch) = (with_an_expired_secret(), Scratch::new("expired"));
+    let (url, ca, token) = (server.url(), scratch.file("ca", &server.ca), scratch.file("token", "srt_none"));
+    let place = ["--server", &url, "--ca", &ca, "--token-file", &token];
+    let file = scratch.path("export.json");
+    let export = ["export", "shop/", "--insecure-clear", "-o", &file];
+    let (_, said) = ended(&run(program().args(export).args(place), b""), 7);
+    assert!(said.contains("not exported: shop/expired: The secret has expired."), "{said}");
+    let document: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let unread: Vec<_> = document["unread"].as_array().unwrap().iter().map(|unread| &unread["path"]).collect();
+    assert_eq!(unread, ["shop/expired"], "what was deleted meanwhile is no secret any more");
+
+    let import = ["import", "json", "-", "--to", "shop/expired", "--overwrite", "--output", "json"];
+    let (printed, _) = ended(&run(program().args(import).args(place), br#"{"k":"v"}"#), 0);
+    let first: serde_json::Value = serde_json::from_str(printed.lines().next().unwrap()).unwrap();
+    assert_eq!(first, json!({"path": "shop/expired", "result": "overwritten", "version": 4}));
+}
+
+#[test]
+fn a_history_says_that_there_is_more_of_it() {
+    let scratch = Scratch::new("history");
+    let server = HttpsServer::start(|request| {
+        let query = request.uri().query().unwrap_or_default();
+        let (version, next) = if query.contains("before=7") { (6, json!(null)) } else { (7, json!(7)) };
+        let entry = json!({"version": version, "author": "user:ada", "created_at": "2026-01-01T00:00:00Z", "media_type": "a/b"});
+        let page = json!({"path": "shop/db", "current": 7, "deleted": false, "versions": [entry], "next_before": next});
+        std::future::ready(Answer::json(200, &page))
+    });
+    let (url, ca, token) = (server.url(), scratch.file("ca", &server.ca), scratch.file("token", "srt_none"));
+    let history = |more: &[&str]| {
+        let place = ["--server", &url, "--ca", &ca, "--token-file", &token];
+        ended(&run(program().args(["history", "shop/db"]).args(more).args(place), b""), 0)
+    };
+    let (printed, said) = history(&[]);
+    assert!(printed.contains("\n7 ") && said.contains("strongroom history shop/db --before 7"), "{printed}{said}");
+    let (printed, said) = history(&["--before", "7"]);
+    assert!(printed.contains("\n6 ") && said.is_empty(), "{printed}{said}");
 }
 
 #[test]

@@ -3,8 +3,7 @@
 use crate::{client::Client, error::Error, transport::Call};
 use http::Method;
 use strongroom_api::{routes, secrets::SecretList};
-use strongroom_core::{FolderPath, Owner};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use strongroom_core::{FolderPath, Moment, Owner};
 
 /// What to look for. Everything given narrows; nothing given is everything the caller may list.
 #[derive(Clone, Debug, Default)]
@@ -22,11 +21,11 @@ pub struct Search {
     /// What must stand somewhere in the path. The server looks at each path for it.
     pub name: Option<String>,
     /// It expires earlier than this.
-    pub expires_before: Option<OffsetDateTime>,
+    pub expires_before: Option<Moment>,
     /// It last changed earlier than this.
-    pub changed_before: Option<OffsetDateTime>,
+    pub changed_before: Option<Moment>,
     /// Its value was not released since.
-    pub not_read_since: Option<OffsetDateTime>,
+    pub not_read_since: Option<Moment>,
     /// Most entries of a page; 100 unless set, at most 1,000.
     pub limit: Option<u32>,
 }
@@ -35,16 +34,16 @@ impl Client {
     /// One page of what the caller may list and the search lets through. The next page starts at the last one's `next_cursor`.
     pub async fn search(&self, search: &Search, cursor: Option<&str>) -> Result<SecretList, Error> {
         let mut call = Call::new(Method::GET, routes::SECRETS);
-        let moment = |at: Option<OffsetDateTime>| at.map(|at| at.format(&Rfc3339).unwrap_or_default());
+        let text = |at: Option<Moment>| at.map(|at| at.to_string());
         let once = [
             ("folder", search.folder.as_ref().map(FolderPath::to_string)),
             ("recursive", search.children_only.then(|| "false".to_owned())),
             ("deleted", search.deleted.then(|| "true".to_owned())),
             ("owner", search.owner.as_ref().map(Owner::to_string)),
             ("name", search.name.clone()),
-            ("expires_before", moment(search.expires_before)),
-            ("changed_before", moment(search.changed_before)),
-            ("not_read_since", moment(search.not_read_since)),
+            ("expires_before", text(search.expires_before)),
+            ("changed_before", text(search.changed_before)),
+            ("not_read_since", text(search.not_read_since)),
             ("limit", search.limit.map(|limit| limit.to_string())),
             ("cursor", cursor.map(str::to_owned)),
         ];

@@ -14,7 +14,7 @@ use strongroom_api::{
     secrets::{PatchSecret, PutResult, PutSecret, SecretList, SecretValue, SecretVersions},
 };
 use strongroom_core::{
-    FieldName, FolderPath, Labels, Owner, Payload, Reference, SecretBytes, SecretPath, VersionSelector,
+    FieldName, FolderPath, Labels, Moment, Owner, Payload, Reference, SecretBytes, SecretPath, VersionSelector,
 };
 use time::OffsetDateTime;
 
@@ -41,7 +41,7 @@ pub struct PutOptions {
     /// Put it as `pending`, to be activated later by [`Client::point_alias`]; `current` stays.
     pub pending: bool,
     /// When the secret stops being readable. Kept, it stays, but that a secret that has expired is readable again, without an expiry.
-    pub expires_at: Update<OffsetDateTime>,
+    pub expires_at: Update<Moment>,
     /// Labels to set with the value; the secret's others stay. Needs `manage-grants` too.
     pub labels: Labels,
     /// Who answers for it. Needs `manage-grants` too.
@@ -88,7 +88,7 @@ impl Client {
             let text = value.map(|value| SecretText::from_bytes(value).ok_or_else(not_text)).transpose()?;
             texts.insert(name, text);
         }
-        let body = PatchSecret { fields: texts, reason };
+        let body = PatchSecret { fields: texts, reason, expires_at: Update::Keep };
         let call = Call::new(Method::PATCH, routes::SECRET).query("path", path.as_str()).json(&body, expected)?;
         let call = call.header(header::CONTENT_TYPE, HeaderValue::from_static("application/merge-patch+json"));
         self.write(conditional(call, if_version)).await?.json()

@@ -13,6 +13,7 @@ pub mod fuzzing;
 mod id;
 mod identity;
 mod metadata;
+mod moment;
 #[cfg(feature = "openapi")]
 mod openapi;
 mod path;
@@ -28,6 +29,7 @@ pub use clock::{Clock, FixedClock, SystemClock};
 pub use id::{ClusterId, GrantId, InstanceId, PolicyId, ProjectId, RoleId, SecretId, TokenId};
 pub use identity::{BadIdentity, Identity, PodIdentity, Workload, is_kubernetes_name};
 pub use metadata::{Aliases, BadMetadata, Labels, MAX_ALIASES, MAX_LABELS, Owner};
+pub use moment::{BadMoment, Moment};
 pub use path::{BadPath, FolderPath, ProjectName, Scope, SecretPath};
 pub use payload::{BadPayload, FIELDS_MEDIA_TYPE, MAX_FIELDS, MAX_PAYLOAD, Payload};
 pub use principal::{BadPrincipal, MemberPattern, PrincipalRef, RoleName};

@@ -4,12 +4,12 @@
 //! a pattern cannot say well (an alias is no number) is wider than the rule.
 
 use crate::{
-    AliasName, FieldName, FolderPath, Labels, Owner, ProjectName, Reference, Scope, SecretPath, VersionSelector,
+    AliasName, FieldName, FolderPath, Labels, Moment, Owner, ProjectName, Reference, Scope, SecretPath, VersionSelector,
 };
 use std::borrow::Cow;
 use utoipa::{
     PartialSchema, ToSchema,
-    openapi::{Object, ObjectBuilder, OneOfBuilder, Ref, RefOr, Schema, schema::Type},
+    openapi::{KnownFormat, Object, ObjectBuilder, OneOfBuilder, Ref, RefOr, Schema, SchemaFormat, schema::Type},
 };
 
 /// One segment that is neither `.` nor `..`.
@@ -64,6 +64,20 @@ impl PartialSchema for Scope {
 }
 
 impl ToSchema for Scope {}
+
+impl PartialSchema for Moment {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
+            .pattern(Some("^(?:19[7-9]|[2-9][0-9]{2})[0-9]-"))
+            .examples(["2026-07-01T00:00:00Z"])
+            .description(Some("A time in the years 1970 to 9999 of UTC; what is finer than a microsecond is cut off."))
+            .into()
+    }
+}
+
+impl ToSchema for Moment {}
 
 impl PartialSchema for Labels {
     fn schema() -> RefOr<Schema> {

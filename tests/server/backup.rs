@@ -46,7 +46,7 @@ async fn full() -> TestServer {
     server
 }
 
-async fn take(server: &TestServer) -> Vec<u8> {
+pub(crate) async fn take(server: &TestServer) -> Vec<u8> {
     let mut stream = server.admin().backup().await.unwrap();
     let mut backup = Vec::new();
     while let Some(data) = stream.next().await {
@@ -55,11 +55,15 @@ async fn take(server: &TestServer) -> Vec<u8> {
     backup
 }
 
-fn root(server: &TestServer) -> RootKey {
+pub(crate) fn root(server: &TestServer) -> RootKey {
     RootKey::from_file(&server.root_key_file()).unwrap()
 }
 
-async fn restore_into(database: &TestDatabase, backup: &[u8], root: &RootKey) -> Result<Report, CannotRestore> {
+pub(crate) async fn restore_into(
+    database: &TestDatabase,
+    backup: &[u8],
+    root: &RootKey,
+) -> Result<Report, CannotRestore> {
     let store = Store::connect(&database.url(), &Options::default()).unwrap();
     let restored = restore(Cursor::new(backup), &store, root, (INSTANCE, InstanceKind::Dev), &SystemClock).await;
     store.close().await;

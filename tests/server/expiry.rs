@@ -1,14 +1,17 @@
 //! Expiry: reads end, one event is left before and one at the end, and watchers are told.
 
+use serde_json::json;
 use std::sync::Arc;
 use strongroom_api::{
     ErrorCode, Update,
     access::PatchProject,
+    generate::{Fields, Generate, Kind},
     metadata::PatchMetadata,
+    routes,
     watch::{Change, Watched},
 };
 use strongroom_client::{Client, PutOptions, WatchEvent};
-use strongroom_core::{Clock as _, FixedClock, SystemClock};
+use strongroom_core::{Clock as _, FixedClock, Moment, SystemClock};
 use strongroom_server::operations::expiry::sweep;
 use strongroom_tests::{TestServer, eventually, field, fields, path, project, reference};
 use time::{Duration, OffsetDateTime};
@@ -24,12 +27,16 @@ async fn shop() -> (TestServer, Client, Arc<FixedClock>) {
 }
 
 async fn put_until(client: &Client, name: &str, value: &str, expires_at: OffsetDateTime) -> u64 {
-    let options = PutOptions { expires_at: Update::Set(expires_at), ..PutOptions::default() };
+    let options = PutOptions { expires_at: Update::Set(moment(expires_at)), ..PutOptions::default() };
     client.put(&path(name), fields(&[("a", value)]), options).await.unwrap().version
 }
 
 fn until(expires_at: Update<OffsetDateTime>) -> PatchMetadata {
-    PatchMetadata { expires_at, ..PatchMetadata::default() }
+    PatchMetadata { expires_at: expires_at.map(moment), ..PatchMetadata::default() }
+}
+
+fn moment(at: OffsetDateTime) -> Moment {
+    Moment::new(at).unwrap()
 }
 
 async fn code(client: &Client, name: &str) -> Option<ErrorCode> {
@@ -71,6 +78,43 @@ async fn an_expired_secret_cannot_be_read_until_it_is_prolonged_or_put_again() {
     admin.patch_metadata(&path("shop/db"), &until(Update::Clear), None).await.unwrap();
     clock.advance(Duration::minutes(10));
     assert_eq!(field(&admin.read(&reference("shop/db")).await.unwrap(), "a"), "four");
+}
+
+#[tokio::test]
+async fn the_other_fields_of_an_expired_secret_come_back_only_where_the_patch_says_until_when() {
+    let (server, admin, clock) = shop().await;
+    let secret = path("shop/db");
+    let both =
+        PutOptions { expires_at: Update::Set(moment(clock.now() + Duration::minutes(1))), ..PutOptions::default() };
+    admin.put(&secret, fields(&[("user", "app"), ("password", "old")]), both).await.unwrap();
+    clock.advance(Duration::minutes(1));
+    let expired = Some(ErrorCode::SecretExpired);
+    let target = |route| format!("{route}?path=shop/db");
+    let patch = async |body: serde_json::Value| {
+        server.request("PATCH", &target(routes::SECRET), Some(server.admin_token()), Some(&body.to_string())).await
+    };
+    let merge = |expires_at| Generate { fields: Fields::Merge, expires_at, ..Generate::new(Kind::Password) };
+    assert_eq!(patch(json!({"fields": {"password": "new"}})).await.code(), "secret_expired");
+    assert_eq!(admin.generate(&secret, &merge(Update::Keep), None).await.unwrap_err().code(), expired);
+    let batch = json!({"operations": [{"patch": {"path": "shop/db", "body": {"fields": {"password": "new"}}}}]});
+    let answer =
+        server.request("POST", routes::SECRETS_WRITE, Some(server.admin_token()), Some(&batch.to_string())).await;
+    assert_eq!(answer.code(), "secret_expired");
+    assert_eq!(admin.metadata(&secret).await.unwrap().latest, 1);
+
+    let until = moment(clock.now() + Duration::minutes(1));
+    assert_eq!(patch(json!({"fields": {"password": "new"}, "expires_at": until})).await.status, 200);
+    let read = admin.read(&reference("shop/db")).await.unwrap();
+    assert_eq!((field(&read, "user").as_str(), field(&read, "password").as_str()), ("app", "new"));
+    assert_eq!(admin.metadata(&secret).await.unwrap().expires_at, Some(until.into()));
+    admin.generate(&secret, &merge(Update::Keep), None).await.unwrap();
+    assert_eq!(admin.metadata(&secret).await.unwrap().expires_at, Some(until.into()), "an expiry to come stays");
+    clock.advance(Duration::minutes(1));
+    admin.generate(&secret, &merge(Update::Clear), None).await.unwrap();
+    assert_eq!(field(&admin.read(&reference("shop/db")).await.unwrap(), "user"), "app");
+    let replace = Generate { expires_at: Update::Set(until), ..Generate::new(Kind::Uuid) };
+    admin.generate(&secret, &replace, None).await.unwrap();
+    assert_eq!(code(&admin, "shop/db").await, expired, "until a time that has come");
 }
 
 #[tokio::test]

@@ -35,6 +35,7 @@ mod secrets;
 mod start;
 mod stop;
 mod tampering;
+mod times;
 mod traps;
 mod unchanged;
 mod versions;

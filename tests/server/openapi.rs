@@ -117,6 +117,30 @@ fn texts() -> Vec<String> {
     texts
 }
 
+#[test]
+fn a_precondition_is_demanded_of_what_overwrites_and_of_nothing_else() {
+    let document = document();
+    let mut demanded = BTreeSet::new();
+    for (_, item) in document["paths"].as_object().unwrap() {
+        let operations =
+            item.as_object().unwrap().values().filter(|operation| !operation["responses"]["428"].is_null());
+        demanded.extend(operations.map(|operation| operation["operationId"].as_str().unwrap().to_owned()));
+    }
+    let overwrite = ["put_secret", "patch_secret", "generate_secret", "put_alias", "delete_alias", "write_secrets"];
+    assert_eq!(demanded, overwrite.map(str::to_owned).into());
+}
+
+#[test]
+fn a_cursor_is_a_secret_or_a_folder() {
+    let document = document();
+    let parameters = document["paths"][routes::SECRETS]["get"]["parameters"].as_array().unwrap();
+    let cursor = parameters.iter().find(|parameter| parameter["name"] == "cursor").unwrap();
+    let schema = json!({ "allOf": [cursor["schema"]], "components": document["components"] });
+    let validator: Validator = jsonschema::validator_for(&schema).unwrap();
+    assert!(validator.is_valid(&json!("shop/a/")) && validator.is_valid(&json!("shop/db")));
+    assert!(!validator.is_valid(&json!("shop")));
+}
+
 #[tokio::test]
 async fn the_document_is_served_to_anybody() {
     let server = TestServer::start().await;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use strongroom_api::{ErrorCode, access::Policy};
 use strongroom_client::{Client, PutOptions, Search};
-use strongroom_core::{Action, Clock as _, Labels, Owner, ProjectId, SecretId, SystemClock};
+use strongroom_core::{Action, Clock as _, Labels, Moment, Owner, ProjectId, SecretId, SystemClock};
 use strongroom_store::SecretRow;
 use strongroom_tests::{TestServer, fields, folder, insert_secrets, path, project};
 use time::{Duration, OffsetDateTime};
@@ -200,7 +200,7 @@ async fn each_filter_narrows_and_all_can_be_combined() {
         labels: labels.iter().map(|label| (*label).to_owned()).collect(),
         ..everywhere.clone()
     };
-    let moment = |days| Some(now + Duration::days(days));
+    let moment = |days| Some(Moment::new(now + Duration::days(days)).unwrap());
     for (search, expected) in [
         (everywhere.clone(), &["bank/db", "shop/a/db", "shop/b/db", "shop/b/key", "shop/c"][..]),
         (tiers(&["tier=gold"]), &["bank/db", "shop/a/db"]),

@@ -4,6 +4,7 @@ use strongroom_api::{
     ErrorCode, Update,
     access::PatchProject,
     metadata::{PatchMetadata, Pointers, PutAlias, Target},
+    routes,
     secrets::VersionState,
 };
 use strongroom_client::{Client, Error, PutOptions};
@@ -160,6 +161,37 @@ async fn a_deleted_version_cannot_be_read_until_it_is_undeleted() {
     assert_eq!(code(put_pending(&admin, "x").await), Some(ErrorCode::SecretDeleted), "what is pending revives nothing");
     admin.undelete(&shop_db, None).await.unwrap();
     assert_eq!(read(&admin, "shop/db").await.unwrap(), "three");
+}
+
+#[tokio::test]
+async fn what_is_brought_back_is_what_the_precondition_says() {
+    let (server, admin) = shop().await;
+    put(&admin, "one").await;
+    put(&admin, "two").await;
+    let undelete = async |more: &str, header: &str| {
+        let request = format!(
+            "POST {}?path=shop/db{more} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n{header}\r\ncontent-length: 0\r\n\r\n",
+            routes::SECRET_UNDELETE,
+            server.admin_token()
+        );
+        let mut raw = server.connect().await;
+        raw.send(request.as_bytes()).await;
+        raw.answer().await.unwrap().status
+    };
+    let shop_db = path("shop/db");
+    assert_eq!(undelete("", "if-none-match: *").await, 412, "it is there");
+    admin.delete(&shop_db).await.unwrap();
+    assert_eq!(undelete("", "if-match: \"1\"").await, 412);
+    assert_eq!(undelete("", "if-match: x").await, 400);
+    assert_eq!(read(&admin, "shop/db").await, Err(Some(ErrorCode::SecretDeleted)), "what is refused does nothing");
+    assert_eq!(undelete("", "if-match: \"2\"").await, 204);
+    admin.delete(&shop_db).await.unwrap();
+    assert_eq!(undelete("", "if-none-match: *").await, 204);
+    admin.delete_version(&shop_db, 1).await.unwrap();
+    assert_eq!(undelete("&version=1", "if-match: \"1\"").await, 412, "the current version is another");
+    assert_eq!(code(admin.read(&pinned("shop/db", 1)).await), Some(ErrorCode::VersionDeleted));
+    assert_eq!(undelete("&version=1", "if-match: \"2\"").await, 204);
+    assert_eq!(field(&admin.read(&pinned("shop/db", 1)).await.unwrap(), "a"), "one");
 }
 
 #[tokio::test]

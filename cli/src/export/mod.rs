@@ -7,7 +7,7 @@ mod seal;
 use crate::{
     connection::ConnectionOptions,
     failure::{Exit, Failure},
-    import::plan::{CONCURRENCY, TRIES, current, is_about_one_secret},
+    import::plan::{CONCURRENCY, TRIES, current, is_about_one_secret, is_absent},
     input::read_text,
     output::{Printer, counted, plain, remark},
 };
@@ -22,7 +22,7 @@ use std::{
     path::{Path, PathBuf},
 };
 use strongroom_api::secrets::SecretEntry;
-use strongroom_client::{Backoff, Client, ErrorKind, retry};
+use strongroom_client::{Backoff, Client, retry};
 use strongroom_core::{Clock as _, FolderPath, SystemClock};
 
 const EXAMPLES: &str = "\
@@ -126,7 +126,9 @@ impl Exported {
             return Ok(());
         }
         let what = format!("the export lacks {} that could not be read", counted(self.unread.len(), "secret"));
-        Err(Failure::new(Exit::Partly, what).remedy("See why above; a right to list is not one to read."))
+        Err(Failure::new(Exit::Partly, what).remedy(
+            "See why above. A right to list is not one to read, and what has expired is prolonged in its metadata.",
+        ))
     }
 }
 
@@ -154,7 +156,7 @@ async fn write<W: Write>(
                 exported.count += 1;
             }
             // Deleted since it was listed: it is none any more.
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) if is_absent(&error) => {}
             Err(error) if is_about_one_secret(&error) => {
                 let why = Failure::from(error).in_one_line();
                 exported.unread.push(Unread { path, why });

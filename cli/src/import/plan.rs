@@ -8,6 +8,7 @@ use crate::{
 use futures_util::{StreamExt as _, stream};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use strongroom_api::ErrorCode;
 use strongroom_client::{Backoff, Client, Error, ErrorKind, Versioned, retry};
 use strongroom_core::{FolderPath, Reference, SecretPath, VersionSelector};
 
@@ -188,7 +189,7 @@ async fn compare(client: &Client, candidate: &Candidate, state: State) -> Result
     match current(client, &candidate.path).await {
         Ok(found) if candidate.is_same_value(&found.payload) => Ok(State::Unchanged(found.version)),
         Ok(found) => Ok(State::Exists(found.version)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(State::New),
+        Err(error) if is_absent(&error) => Ok(State::New),
         Err(error) if is_about_one_secret(&error) => Ok(state),
         Err(error) => Err(error.into()),
     }
@@ -198,6 +199,11 @@ async fn compare(client: &Client, candidate: &Candidate, state: State) -> Result
 pub(crate) async fn current(client: &Client, path: &SecretPath) -> Result<Versioned, Error> {
     let reference = Reference { path: path.clone(), field: None, version: VersionSelector::Current };
     retry(Backoff::default(), TRIES, async || client.read(&reference).await).await
+}
+
+/// Whether no secret is there. One that has expired is, and is in the way of a new one.
+pub(crate) fn is_absent(error: &Error) -> bool {
+    matches!(error.code(), Some(ErrorCode::NotFound | ErrorCode::SecretDeleted))
 }
 
 /// Whether other secrets may fare better. The rest, such as a credential that is not accepted, ends the whole.

@@ -41,7 +41,7 @@ pub(super) async fn read(
         ),
         Err(failure) => ReadResult::Problem(Refusal::from_failure(failure, caller.origin).into_problem()),
     });
-    Ok(json(&ReadResults { results: results.collect() }))
+    json(caller.origin, &ReadResults { results: results.collect() })
 }
 
 /// Does many writes.

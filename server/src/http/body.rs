@@ -1,6 +1,6 @@
 //! JSON bodies, read with a limit and a deadline; the joined buffer is wiped afterwards (what hyper read it into is not ours to wipe). `axum::Json` is not used: its rejections repeat what was sent.
 
-use super::problem::Refusal;
+use super::{problem::Refusal, strict};
 use crate::app::{App, Origin};
 use crate::quoting::harmless;
 use axum::{
@@ -99,11 +99,11 @@ impl<T: Body> FromRequest<Arc<App>> for JsonBody<T> {
             Err(_) => return Err(refuse(ErrorCode::BadBody, Some("the body did not arrive in time".to_owned()))),
         };
         let bytes = Zeroizing::new(Vec::from(collected.to_bytes()));
-        // serde would take an array as well, its items for the members in the order of their declaration.
+        // Of a body that has its kind inside, serde would take an array as well.
         if bytes.iter().find(|b| !b.is_ascii_whitespace()).is_some_and(|first| *first == b'[') {
             return Err(refuse(ErrorCode::BadBody, Some("line 1 column 1: expected an object".to_owned())));
         }
-        serde_json::from_slice(&bytes).map(Self).map_err(|error| {
+        strict::from_json(&bytes).map(Self).map_err(|error| {
             let place = format!("line {} column {}: {}", error.line(), error.column(), harmless(&error.to_string()));
             refuse(ErrorCode::BadBody, Some(place))
         })

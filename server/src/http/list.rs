@@ -8,8 +8,7 @@ use crate::{
 use axum::{extract::State, response::Response};
 use std::{collections::BTreeMap, str::FromStr, sync::Arc};
 use strongroom_api::{ErrorCode, routes, secrets::SecretList};
-use strongroom_core::{FolderPath, Labels, Owner, SecretPath};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use strongroom_core::{FolderPath, Labels, Moment, Owner, Scope};
 use utoipa::IntoParams;
 
 /// Entries of a page where the query says no number.
@@ -38,7 +37,7 @@ struct ListParameters {
     /// Whether deleted secrets are listed, for those who may delete them.
     deleted: Option<bool>,
     /// Where the page starts: the page before it says so.
-    cursor: Option<SecretPath>,
+    cursor: Option<Scope>,
     /// Most entries; 100 without one. What is too large or zero is taken as the nearest that can be.
     #[param(format = "uint32")]
     limit: Option<u32>,
@@ -51,13 +50,13 @@ struct ListParameters {
     #[param(min_length = 1, max_length = 512, pattern = "^[A-Za-z0-9._/-]+$")]
     name: Option<String>,
     /// Only what expires before this time.
-    #[param(value_type = Option<OffsetDateTime>)]
+    #[param(value_type = Option<Moment>)]
     expires_before: Option<String>,
     /// Only what did not change since this time.
-    #[param(value_type = Option<OffsetDateTime>)]
+    #[param(value_type = Option<Moment>)]
     changed_before: Option<String>,
     /// Only what was not read since this time.
-    #[param(value_type = Option<OffsetDateTime>)]
+    #[param(value_type = Option<Moment>)]
     not_read_since: Option<String>,
 }
 
@@ -74,7 +73,7 @@ pub(super) async fn list(
     let list = operations::list(&app, &caller, &query)
         .await
         .map_err(|failure| Refusal::from_failure(failure, caller.origin))?;
-    Ok(json(&list))
+    json(caller.origin, &list)
 }
 
 type Problem = (ErrorCode, String);
@@ -92,17 +91,17 @@ fn parse(parameters: Vec<(String, String)>) -> Result<ListQuery, Problem> {
         }
         seen.push(name);
         match name {
-            "folder" => query.folder = Some(path(name, &value)?),
-            "cursor" => query.after = Some(path(name, &value)?),
+            "folder" => query.folder = Some(parsed(name, &value)?),
+            "cursor" => query.after = Some(parsed(name, &value)?),
             "recursive" => query.children_only = !boolean(name, &value)?,
             "deleted" => query.deleted = boolean(name, &value)?,
             "limit" => query.limit = value.parse().map_err(|_| bad("limit: expected a number".to_owned()))?,
             "label" => labels.push(value),
             "owner" => query.filter.owner = Some(Owner::parse(&value).map_err(|error| bad(format!("owner: {error}")))?),
             "name" => query.filter.name = Some(part_of_a_path(value)?),
-            "expires_before" => query.filter.expires_before = Some(moment(name, &value)?),
-            "changed_before" => query.filter.changed_before = Some(moment(name, &value)?),
-            _ => query.filter.not_read_since = Some(moment(name, &value)?),
+            "expires_before" => query.filter.expires_before = Some(parsed::<Moment>(name, &value)?.into()),
+            "changed_before" => query.filter.changed_before = Some(parsed::<Moment>(name, &value)?.into()),
+            _ => query.filter.not_read_since = Some(parsed::<Moment>(name, &value)?.into()),
         }
     }
     if labels.len() > MAX_LABELS {
@@ -139,17 +138,12 @@ fn bad(detail: String) -> Problem {
     (ErrorCode::BadRequest, detail)
 }
 
-fn path<T: FromStr<Err: std::fmt::Display>>(name: &str, value: &str) -> Result<T, Problem> {
+fn parsed<T: FromStr<Err: std::fmt::Display>>(name: &str, value: &str) -> Result<T, Problem> {
     value.parse().map_err(|error: T::Err| bad(format!("{name}: {error}")))
 }
 
 fn boolean(name: &str, value: &str) -> Result<bool, Problem> {
     value.parse().map_err(|_| bad(format!("{name}: expected true or false")))
-}
-
-fn moment(name: &str, value: &str) -> Result<OffsetDateTime, Problem> {
-    let text = format!("{name}: expected a time as in 2026-07-01T00:00:00Z");
-    OffsetDateTime::parse(value, &Rfc3339).map_err(|_| bad(text))
 }
 
 fn part_of_a_path(text: String) -> Result<String, Problem> {
@@ -182,8 +176,11 @@ mod tests {
             ("name", "hunter2 hunter2"),
             ("name", ""),
             ("expires_before", "hunter2"),
+            ("expires_before", "0000-01-01T00:00:00+01:00"),
             ("changed_before", "2026-07-01"),
+            ("changed_before", "1969-12-31T23:59:59Z"),
             ("not_read_since", "hunter2"),
+            ("not_read_since", "9999-12-31T23:59:59-01:00"),
         ] {
             let detail = detail(&[(name, value)]);
             assert!(

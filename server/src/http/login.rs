@@ -28,7 +28,7 @@ pub(super) async fn login(
 ) -> Result<Response, Refusal> {
     let session =
         operations::login(&app, origin, body).await.map_err(|failure| Refusal::from_failure(failure, origin))?;
-    Ok(json(&session))
+    json(origin, &session)
 }
 
 /// Says who the caller is.
@@ -40,10 +40,11 @@ pub(super) async fn who_am_i(
 ) -> Result<Response, Refusal> {
     let event = app.event(caller.origin, Some(caller.identity.clone()), Action::WhoAmI, Decision::Allowed, "ok");
     app.audit.commit(event).await.map_err(|failure| Refusal::from_failure(failure, caller.origin))?;
-    Ok(json(&WhoAmI {
+    let body = WhoAmI {
         principal: caller.identity.principal(),
         expires_at: caller.expires_at,
         role: caller.role.map(|role| role.to_string()),
         instance: app.instance.name.clone(),
-    }))
+    };
+    json(caller.origin, &body)
 }

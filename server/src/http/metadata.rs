@@ -189,7 +189,7 @@ pub(super) async fn move_to(
 
 fn shown(caller: &Caller, outcome: Result<Metadata, Failure>) -> Result<Response, Refusal> {
     let metadata = outcome.map_err(|failure| Refusal::from_failure(failure, caller.origin))?;
-    Ok(with_tag(json(&metadata), &format!("r{}", metadata.revision)))
+    Ok(with_tag(json(caller.origin, &metadata)?, &format!("r{}", metadata.revision)))
 }
 
 fn selector(caller: &Caller, what: &str, text: &str) -> Result<VersionSelector, Refusal> {

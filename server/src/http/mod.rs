@@ -18,6 +18,7 @@ mod precondition;
 mod problem;
 mod query;
 mod secrets;
+mod strict;
 mod watch;
 
 use crate::app::App;

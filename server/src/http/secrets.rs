@@ -12,7 +12,7 @@ use super::{
 use crate::{
     app::{App, Caller},
     failure::Failure,
-    operations::secrets::{self as operations, Put, ReadOutcome},
+    operations::secrets::{self as operations, Patch, Put, ReadOutcome},
 };
 use axum::{
     extract::State,
@@ -34,11 +34,10 @@ use uuid::Uuid;
 errors! {
     ReadErrors: BadPath, Forbidden, NotFound, SecretDeleted, SecretExpired, VersionDeleted, VersionDestroyed, FieldNotFound, ProjectShredded;
     PutErrors: Forbidden, NotFound, ProjectShredded, ProjectFull, VersionConflict, PreconditionRequired, UnprocessableContent;
-    ChangeErrors: Forbidden, NotFound, SecretDeleted, ProjectShredded, ProjectFull, VersionConflict, PreconditionRequired, UnprocessableContent;
+    ChangeErrors: Forbidden, NotFound, SecretDeleted, SecretExpired, ProjectShredded, ProjectFull, VersionConflict, PreconditionRequired, UnprocessableContent;
     DeleteErrors:
-        Forbidden, NotFound, SecretDeleted, VersionDeleted, VersionDestroyed, VersionInUse, DeletionProtected, ProjectShredded, VersionConflict,
-        PreconditionRequired;
-    UndeleteErrors: Forbidden, NotFound, SecretDeleted, VersionDestroyed, ProjectShredded, VersionConflict, PreconditionRequired;
+        Forbidden, NotFound, SecretDeleted, VersionDeleted, VersionDestroyed, VersionInUse, DeletionProtected, ProjectShredded, VersionConflict;
+    UndeleteErrors: Forbidden, NotFound, SecretDeleted, VersionDestroyed, ProjectShredded, VersionConflict;
     VersionsErrors: Forbidden, NotFound, ProjectShredded;
 }
 
@@ -117,7 +116,7 @@ pub(super) async fn read(
     };
     let body =
         SecretValue::expose_payload(which.path, read.version, read.created_at, read.payload).at_revision(read.revision);
-    Ok(with_tag(json(&body), &read.version.to_string()))
+    Ok(with_tag(json(caller.origin, &body)?, &read.version.to_string()))
 }
 
 /// Puts a version.
@@ -136,13 +135,12 @@ pub(super) async fn put(
     let payload = body.take_payload().map_err(|error| {
         Refusal::new(ErrorCode::UnprocessableContent, Some(error.to_string()), caller.origin.request_id)
     })?;
-    let expires_at = operations::stored_expiry(body.expires_at);
     let put = Put {
         payload: &payload,
         reason: body.reason,
         precondition,
         activate: body.activate,
-        expires_at,
+        expires_at: body.expires_at,
         labels: body.labels,
         owner: body.owner,
     };
@@ -163,7 +161,8 @@ pub(super) async fn patch(
 ) -> Result<Response, Refusal> {
     let precondition = precondition(&headers, caller.origin.request_id)?;
     let changes = body.fields.into_iter().map(|(name, text)| (name, text.map(SecretText::into_bytes))).collect();
-    tagged(&caller, operations::patch(&app, &caller, &path, changes, body.reason, precondition).await)
+    let patch = Patch { changes, reason: body.reason, precondition, activate: true, expires_at: body.expires_at };
+    tagged(&caller, operations::patch(&app, &caller, &path, patch).await)
 }
 
 /// Puts a version that the server makes.
@@ -199,15 +198,17 @@ pub(super) async fn delete(
 
 /// Brings a secret back, or one version of it.
 #[utoipa::path(post, path = routes::SECRET_UNDELETE, operation_id = "undelete_secret", tag = "secrets",
-    params(PathAndVersion, ("if-match" = Option<String>, Header, description = "Only if this version is current: its number in quotes.", pattern = "^\"[1-9][0-9]*\"$"),
+    params(PathAndVersion, ("if-match" = Option<String>, Header, description = "Only if `current` points at this version, of a deleted secret too: its number in quotes.", pattern = "^\"[1-9][0-9]*\"$"),
         ("if-none-match" = Option<String>, Header, description = "Only if there is no current version: `*`.", pattern = "^[*]$")),
     responses((status = NO_CONTENT, description = "It is back."), UndeleteErrors))]
 pub(super) async fn undelete(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
     Parameters(PathAndVersion { path, version }): Parameters<PathAndVersion>,
+    headers: HeaderMap,
 ) -> Result<StatusCode, Refusal> {
-    none(&caller, operations::undelete(&app, &caller, &path, version).await)
+    let precondition = precondition(&headers, caller.origin.request_id)?;
+    none(&caller, operations::undelete(&app, &caller, &path, version, precondition).await)
 }
 
 /// Lists a secret's versions.
@@ -226,7 +227,7 @@ pub(super) async fn versions(
 /// An answer to a put, with the version as its tag.
 fn tagged(caller: &Caller, outcome: Result<PutResult, Failure>) -> Result<Response, Refusal> {
     let result = outcome.map_err(|failure| Refusal::from_failure(failure, caller.origin))?;
-    Ok(with_tag(json(&result), &result.version.to_string()))
+    Ok(with_tag(json(caller.origin, &result)?, &result.version.to_string()))
 }
 
 fn bad_path(detail: String, request_id: Uuid) -> Refusal {

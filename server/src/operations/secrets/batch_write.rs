@@ -4,9 +4,9 @@ use super::{
     Precondition, Put,
     alias::point_alias_in,
     delete::delete_in,
-    metadata::{patch_metadata_in, stored_expiry},
+    metadata::patch_metadata_in,
     once::run,
-    patch::patch_in,
+    patch::{Patch, patch_in},
     put::put_in,
     work::{Halt, Work},
 };
@@ -66,7 +66,7 @@ async fn apply(app: &App, caller: &Caller, work: &mut Work, operation: Operation
                 reason: on.body.reason,
                 precondition: precondition(on.if_version),
                 activate: on.body.activate,
-                expires_at: stored_expiry(on.body.expires_at),
+                expires_at: on.body.expires_at,
                 labels: on.body.labels,
                 owner: on.body.owner,
             };
@@ -75,9 +75,14 @@ async fn apply(app: &App, caller: &Caller, work: &mut Work, operation: Operation
         Operation::Patch(on) => {
             let changes = on.body.fields.into_iter();
             let changes = changes.map(|(name, text)| (name, text.map(SecretText::into_bytes))).collect();
-            let precondition = precondition(on.if_version);
-            let patched = patch_in(app, caller, work, &on.path, changes, on.body.reason, precondition, true);
-            WriteResult::Put(patched.await?)
+            let patch = Patch {
+                changes,
+                reason: on.body.reason,
+                precondition: precondition(on.if_version),
+                activate: true,
+                expires_at: on.body.expires_at,
+            };
+            WriteResult::Put(patch_in(app, caller, work, &on.path, patch).await?)
         }
         Operation::Delete(on) => {
             delete_in(app, caller, work, &on.path, on.version, precondition(on.if_version)).await?;

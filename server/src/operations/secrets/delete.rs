@@ -77,8 +77,16 @@ pub async fn delete_in(
 }
 
 /// Brings a deleted secret back, or one deleted version of a secret that is there.
-pub async fn undelete(app: &App, caller: &Caller, path: &SecretPath, version: Option<u64>) -> Result<(), Failure> {
-    let outcome = async { run(app, caller, async |work| undelete_in(app, caller, work, path, version).await).await };
+pub async fn undelete(
+    app: &App,
+    caller: &Caller,
+    path: &SecretPath,
+    version: Option<u64>,
+    precondition: Precondition,
+) -> Result<(), Failure> {
+    let outcome = async {
+        run(app, caller, async |work| undelete_in(app, caller, work, path, version, precondition).await).await
+    };
     audited(app, caller, Action::Delete, path.to_string(), outcome.await).await
 }
 
@@ -89,9 +97,11 @@ pub async fn undelete_in(
     work: &mut Work,
     path: &SecretPath,
     version: Option<u64>,
+    precondition: Precondition,
 ) -> Result<(), Halt> {
     let held = work.hold(app, caller, path, Action::Delete).await?;
     let secret = held.existing()?;
+    precondition.check_to_bring_back(secret)?;
     let (number, undeleted) = match version {
         None => {
             if secret.deleted {

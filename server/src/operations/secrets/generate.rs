@@ -5,7 +5,7 @@ mod password;
 
 use super::{
     once::run,
-    patch::{Changes, patch_in},
+    patch::{Changes, Patch, patch_in},
     precondition::Precondition,
     put::{Put, put_in},
     work::{Halt, Work},
@@ -52,14 +52,14 @@ pub async fn generate_in(
     made: Vec<(FieldName, SecretBytes)>,
     precondition: Precondition,
 ) -> Result<PutResult, Halt> {
-    let reason = request.reason.clone();
+    let (reason, activate, expires_at) = (request.reason.clone(), request.activate, request.expires_at);
     if request.fields == Fields::Merge {
         let changes: Changes = made.into_iter().map(|(name, value)| (name, Some(value))).collect();
-        return patch_in(app, caller, work, path, changes, reason, precondition, request.activate).await;
+        return patch_in(app, caller, work, path, Patch { changes, reason, precondition, activate, expires_at }).await;
     }
     let payload =
         Payload::fields(made.into_iter().collect()).map_err(|error| Failure::Internal(anyhow::Error::new(error)))?;
-    let put = Put { reason, precondition, activate: request.activate, ..Put::new(&payload) };
+    let put = Put { reason, precondition, activate, expires_at, ..Put::new(&payload) };
     put_in(app, caller, work, path, put).await
 }
 

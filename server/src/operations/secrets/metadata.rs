@@ -13,13 +13,10 @@ use crate::{
     failure::Failure,
     operations::{authorization::rules, change::audited},
 };
-use strongroom_api::{
-    Update,
-    metadata::{Metadata, PatchMetadata},
-};
+use strongroom_api::metadata::{Metadata, PatchMetadata};
 use strongroom_core::{Action, Labels, SecretPath};
 use strongroom_store::{SecretRow, find_secret, forget_expiry};
-use time::{OffsetDateTime, UtcOffset};
+use time::OffsetDateTime;
 
 /// Most versions that can be kept of a secret.
 pub const MAX_KEPT: u32 = 10_000;
@@ -65,7 +62,6 @@ pub async fn patch_metadata_in(
     if_revision: Option<u64>,
 ) -> Result<Metadata, Halt> {
     let keep_versions = patch.keep_versions.try_map(kept_versions)?;
-    let expires_at = stored_expiry(patch.expires_at);
     let held = work.hold(app, caller, path, Action::Write).await?;
     let mut further = Vec::new();
     if !patch.labels.is_empty() || !patch.owner.is_keep() {
@@ -84,7 +80,7 @@ pub async fn patch_metadata_in(
             row.labels = merged(&row.labels, patch)?;
         }
         row.owner = patch.owner.clone().applied(row.owner.take());
-        row.expires_at = expires_at.applied(row.expires_at);
+        row.expires_at = patch.expires_at.map(OffsetDateTime::from).applied(row.expires_at);
         row.keep_versions = keep_versions.applied(row.keep_versions);
         if let Some(protected) = patch.deletion_protected {
             row.deletion_protected = protected;
@@ -104,18 +100,6 @@ pub async fn patch_metadata_in(
         work.record(app, caller, &[grant], path, None, "ok");
     }
     Ok(written(&row, now))
-}
-
-/// An expiry as the database holds it: UTC, in microseconds. A row's MAC would not fit what comes back otherwise.
-pub fn stored_expiry(expiry: Update<OffsetDateTime>) -> Update<OffsetDateTime> {
-    match expiry {
-        Update::Set(at) => {
-            let at = at.to_offset(UtcOffset::UTC);
-            let micros = at.microsecond();
-            Update::Set(at.replace_microsecond(micros).expect("a microsecond taken from a time is in range"))
-        }
-        other => other,
-    }
 }
 
 /// A number of versions to keep.

@@ -3,6 +3,7 @@
 use super::{
     checked_version,
     once::run,
+    pointers::is_expired,
     put::{Put, check_reason, put_onto},
     sealed, unsigned, with_key,
     work::{Halt, Held, Work},
@@ -13,51 +14,59 @@ use crate::{
     operations::{change::audited, secrets::precondition::Precondition},
 };
 use std::collections::BTreeMap;
-use strongroom_api::secrets::PutResult;
-use strongroom_core::{Action, FieldName, Payload, SecretBytes, SecretPath};
+use strongroom_api::{Update, secrets::PutResult};
+use strongroom_core::{Action, FieldName, Moment, Payload, SecretBytes, SecretPath};
 use strongroom_crypto::{Maintenance, VersionNames};
 use strongroom_store::read_version;
 
 /// Fields to set, or with `None` to remove.
 pub type Changes = BTreeMap<FieldName, Option<SecretBytes>>;
 
-/// Puts a version made of the current one's fields and `changes`. It needs `write` only: the current value is opened, and nothing of it is told.
-pub async fn patch(
-    app: &App,
-    caller: &Caller,
-    path: &SecretPath,
-    changes: Changes,
-    reason: Option<String>,
-    precondition: Precondition,
-) -> Result<PutResult, Failure> {
-    let outcome = async {
-        run(app, caller, async |work| patch_in(app, caller, work, path, changes, reason, precondition, true).await)
-            .await
-    };
+/// What is patched.
+#[derive(Debug)]
+pub struct Patch {
+    /// The fields that change.
+    pub changes: Changes,
+    /// Why, for people.
+    pub reason: Option<String>,
+    /// When it is done.
+    pub precondition: Precondition,
+    /// Whether the version becomes current, or pending.
+    pub activate: bool,
+    /// When the secret stops being readable. Kept, it stays, and a secret that has expired is not patched: its other fields have expired too.
+    pub expires_at: Update<Moment>,
+}
+
+/// Puts a version made of the current one's fields and others. It needs `write` only: the current value is opened, and nothing of it is told.
+///
+/// # Errors
+/// Among others [`Failure::Expired`], where the patch does not say when the secret expires from now on.
+pub async fn patch(app: &App, caller: &Caller, path: &SecretPath, patch: Patch) -> Result<PutResult, Failure> {
+    let outcome = async { run(app, caller, async |work| patch_in(app, caller, work, path, patch).await).await };
     audited(app, caller, Action::Write, path.to_string(), outcome.await).await
 }
 
 /// [`patch`] in a transaction. The secret's row is locked, so that of two patches at once the second is made of what the first left.
-#[expect(clippy::too_many_arguments, reason = "what a patch is made of, and where")]
 pub async fn patch_in(
     app: &App,
     caller: &Caller,
     work: &mut Work,
     path: &SecretPath,
-    changes: Changes,
-    reason: Option<String>,
-    precondition: Precondition,
-    activate: bool,
+    patch: Patch,
 ) -> Result<PutResult, Halt> {
+    let Patch { changes, reason, precondition, activate, expires_at } = patch;
     check_reason(reason.as_deref())?;
     let held = work.hold(app, caller, path, Action::Write).await?;
     let secret = held.existing()?;
     if secret.deleted {
         return Err(Failure::Deleted.into());
     }
+    if expires_at.is_keep() && is_expired(secret, app.clock.now()) {
+        return Err(Failure::Expired.into());
+    }
     precondition.check(held.rules.existing_project()?.settings(), Some(secret))?;
     let payload = merged(current_fields(app, work, &held).await?, changes)?;
-    let put = Put { reason, precondition, activate, ..Put::new(&payload) };
+    let put = Put { reason, precondition, activate, expires_at, ..Put::new(&payload) };
     put_onto(app, caller, work, held, put).await
 }
 

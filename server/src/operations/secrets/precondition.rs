@@ -27,9 +27,19 @@ impl Precondition {
         self.check_if_given(secret)
     }
 
-    /// Checks it where a project never demands one: by who deletes, and nothing is overwritten.
+    /// Checks it where a project never demands one: by who deletes. Nothing is overwritten then, and it can be undone.
     pub(super) fn check_if_given(self, secret: Option<&SecretRow>) -> Result<(), Failure> {
         if self.holds(secret) { Ok(()) } else { Err(Failure::VersionConflict) }
+    }
+
+    /// Checks it for what brings back: there it is asked of the version that `current` points at, deleted or not.
+    pub(super) fn check_to_bring_back(self, secret: &SecretRow) -> Result<(), Failure> {
+        let holds = match self {
+            Self::None => true,
+            Self::Absent => secret.deleted,
+            Self::Current(version) => unsigned(secret.current_version) == version,
+        };
+        if holds { Ok(()) } else { Err(Failure::VersionConflict) }
     }
 
     fn holds(self, secret: Option<&SecretRow>) -> bool {

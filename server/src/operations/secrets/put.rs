@@ -16,7 +16,7 @@ use crate::{
     operations::{authorization::right_to, change::audited},
 };
 use strongroom_api::{Update, secrets::PutResult};
-use strongroom_core::{Action, Labels, Owner, Payload, SecretId, SecretPath};
+use strongroom_core::{Action, Labels, Moment, Owner, Payload, SecretId, SecretPath};
 use strongroom_crypto::{VersionNames, same_value};
 use strongroom_policy::Grant;
 use strongroom_store::{
@@ -40,7 +40,7 @@ pub struct Put<'a> {
     /// Whether it becomes current, or pending.
     pub activate: bool,
     /// When the secret stops being readable. Kept, it stays, but that a secret that has expired is readable again, without an expiry.
-    pub expires_at: Update<OffsetDateTime>,
+    pub expires_at: Update<Moment>,
     /// Labels to set; the others stay.
     pub labels: Labels,
     /// Who answers for it from now on; `None`: who did.
@@ -146,7 +146,7 @@ pub(super) async fn put_onto(
     let now = app.clock.now();
     let version = secret.latest_version + 1;
     let lasting = secret.expires_at.filter(|_| !(put.activate && is_expired(&secret, now)));
-    let expires_at = put.expires_at.applied(lasting);
+    let expires_at = put.expires_at.map(OffsetDateTime::from).applied(lasting);
     let row = write_row(app, work, &secret, |row| {
         row.latest_version = version;
         if put.activate {
@@ -183,7 +183,7 @@ pub(super) async fn create(
         return Err(Failure::Invalid(message.to_owned()).into());
     }
     let mut row = SecretRow::new(SecretId(Uuid::now_v7()), project.id(), held.path.clone(), app.clock.now());
-    row.expires_at = put.expires_at.applied(None);
+    row.expires_at = put.expires_at.map(OffsetDateTime::from).applied(None);
     put.describe(&mut row)?;
     if insert(app, caller, work, held, row.clone()).await? {
         work.expires(row.expires_at);
