@@ -1,7 +1,7 @@
 //! A secret's versions, without their values.
 
 use super::{
-    checked, checked_version, granted, leave_event,
+    checked, checked_version, leave_event, may_reach,
     pointers::{is_kept, names_of},
     resource, unsigned,
 };
@@ -9,7 +9,7 @@ use crate::{
     app::{App, Caller},
     failure::Failure,
     operations::{
-        authorization::{Rules, rules},
+        authorization::{Rules, decide, refused, rules},
         change::audited,
     },
 };
@@ -43,14 +43,21 @@ async fn try_versions(
     let before = before.map(|before| i64::try_from(before).unwrap_or(i64::MAX));
     let mut connection = app.store.reader().await?;
     let rules = rules(app, &mut connection, caller, Some(&path.project())).await?;
-    let secret = checked(app, &rules, find_secret(&mut connection, path).await?)?;
-    let found = match &secret {
-        Some(secret) => versions_of(&mut connection, secret.id, before, i64::from(limit) + 1).await?,
-        None => Vec::new(),
+    let looks = may_reach(app, caller, &rules, Action::Describe, path);
+    let row = if looks { find_secret(&mut connection, path).await? } else { None };
+    let secret = checked(app, &rules, row)?;
+    let about = resource(path, secret.as_deref(), None);
+    let grant = match decide(app, caller, &rules, Action::Describe, about) {
+        Ok(grant) => grant,
+        Err(denied) => {
+            // Nobody holds a connection while he waits for an event.
+            drop(connection);
+            return Err(refused(app, caller, Action::Describe, about.name(), denied).await);
+        }
     };
-    drop(connection);
-    let grant = granted(app, caller, &rules, Action::Describe, resource(path, secret.as_deref(), None)).await?;
     let secret = secret.ok_or(Failure::NotFound)?;
+    let found = versions_of(&mut connection, secret.id, before, i64::from(limit) + 1).await?;
+    drop(connection);
     let mut rows = Vec::with_capacity(found.len());
     for row in found {
         rows.push(checked_version(app, &rules, &secret, row)?);
