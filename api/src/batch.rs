@@ -43,8 +43,8 @@ pub enum ReadResult {
 }
 
 /// `POST /api/v1/secrets/write`: 1 to [`MAX_BATCH`] operations in one transaction, all or nothing. They are done in the order of their paths; those on one path
-/// in the order they stand in. Where one fails, `detail` begins with its place, as in `operations[3]`; whether a project has room for what they add is looked at
-/// when all were done, and has none.
+/// in the order they stand in. Where one fails, `detail` begins with its place, as in `operations[3]`. Whether a project has room for all that they add is looked
+/// at when they are done: then no place is named.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]

@@ -2,7 +2,7 @@
 
 use super::{
     change::write_row,
-    checked, granted, leave_event, may_reach,
+    found, granted, leave_event,
     once::run,
     pointers::{is_expired, shown},
     resource, unsigned,
@@ -18,7 +18,7 @@ use strongroom_api::{
     metadata::{Changed, Metadata, PatchMetadata},
 };
 use strongroom_core::{Action, Labels, SecretPath};
-use strongroom_store::{SecretRow, find_secret, forget_expiry};
+use strongroom_store::{SecretRow, forget_expiry};
 use time::{OffsetDateTime, UtcOffset};
 
 /// Most versions that can be kept of a secret.
@@ -33,9 +33,7 @@ pub async fn metadata(app: &App, caller: &Caller, path: &SecretPath) -> Result<M
 async fn try_metadata(app: &App, caller: &Caller, path: &SecretPath) -> Result<Metadata, Failure> {
     let mut connection = app.store.reader().await?;
     let rules = rules(app, &mut connection, caller, Some(&path.project())).await?;
-    let looks = may_reach(app, caller, &rules, Action::Describe, path);
-    let row = if looks { find_secret(&mut connection, path).await? } else { None };
-    let secret = checked(app, &rules, row)?;
+    let secret = found(app, &mut connection, caller, &rules, Action::Describe, path).await?;
     drop(connection);
     let grant = granted(app, caller, &rules, Action::Describe, resource(path, secret.as_deref(), None)).await?;
     let secret = secret.ok_or(Failure::NotFound)?;

@@ -50,7 +50,7 @@ use std::sync::Arc;
 use strongroom_core::{Action, AuditEvent, Decision, SecretBytes, SecretPath, Unverified, Verified};
 use strongroom_crypto::{OpenError, SealedVersion, VersionNames};
 use strongroom_policy::{About, Grant, Resource};
-use strongroom_store::{Connection, SecretRow, VersionRow, VersionState};
+use strongroom_store::{Connection, SecretRow, VersionRow, VersionState, find_secret};
 
 /// A secret's row, checked: its MAC, that it lies in the project its path names, and that it was not removed for good before.
 pub(super) fn checked(
@@ -143,8 +143,23 @@ pub(super) fn resource<'a>(path: &'a SecretPath, secret: Option<&'a SecretRow>, 
 
 /// Whether a secret at this path could be one that the caller may do this to. Otherwise nothing there is looked at: a refusal that takes as long whether or not
 /// something is there tells nothing.
-pub(super) fn may_reach(app: &App, caller: &Caller, rules: &Rules, action: Action, path: &SecretPath) -> bool {
+fn may_reach(app: &App, caller: &Caller, rules: &Rules, action: Action, path: &SecretPath) -> bool {
     Outlook::new(app, caller, rules, action).decides(path) != Some(false)
+}
+
+/// The secret at a path, checked, where [`may_reach`] has it looked at.
+pub(super) async fn found(
+    app: &App,
+    connection: &mut Connection,
+    caller: &Caller,
+    rules: &Rules,
+    action: Action,
+    path: &SecretPath,
+) -> Result<Option<Verified<SecretRow>>, Failure> {
+    if !may_reach(app, caller, rules, action, path) {
+        return Ok(None);
+    }
+    checked(app, rules, find_secret(connection, path).await?)
 }
 
 /// Decides on a read, with a refusal's event. No connection is held any more.

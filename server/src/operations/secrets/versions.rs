@@ -1,7 +1,7 @@
 //! A secret's versions, without their values.
 
 use super::{
-    checked, checked_version, leave_event, may_reach,
+    checked_version, found, leave_event,
     pointers::{is_kept, names_of},
     resource, unsigned,
 };
@@ -15,7 +15,7 @@ use crate::{
 };
 use strongroom_api::secrets::{SecretVersions, VersionInfo, VersionState as ShownState};
 use strongroom_core::{Action, SecretPath, Verified};
-use strongroom_store::{Connection, SecretRow, VersionRow, VersionState, find_secret, find_version, versions_of};
+use strongroom_store::{Connection, SecretRow, VersionRow, VersionState, find_version, versions_of};
 
 /// Most versions of a page.
 pub const MAX_VERSIONS: u32 = 1_000;
@@ -43,9 +43,7 @@ async fn try_versions(
     let before = before.map(|before| i64::try_from(before).unwrap_or(i64::MAX));
     let mut connection = app.store.reader().await?;
     let rules = rules(app, &mut connection, caller, Some(&path.project())).await?;
-    let looks = may_reach(app, caller, &rules, Action::Describe, path);
-    let row = if looks { find_secret(&mut connection, path).await? } else { None };
-    let secret = checked(app, &rules, row)?;
+    let secret = found(app, &mut connection, caller, &rules, Action::Describe, path).await?;
     let about = resource(path, secret.as_deref(), None);
     let grant = match decide(app, caller, &rules, Action::Describe, about) {
         Ok(grant) => grant,
@@ -56,10 +54,10 @@ async fn try_versions(
         }
     };
     let secret = secret.ok_or(Failure::NotFound)?;
-    let found = versions_of(&mut connection, secret.id, before, i64::from(limit) + 1).await?;
+    let page = versions_of(&mut connection, secret.id, before, i64::from(limit) + 1).await?;
     drop(connection);
-    let mut rows = Vec::with_capacity(found.len());
-    for row in found {
+    let mut rows = Vec::with_capacity(page.len());
+    for row in page {
         rows.push(checked_version(app, &rules, &secret, row)?);
     }
     let more = rows.len() > limit as usize;

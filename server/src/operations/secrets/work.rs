@@ -7,7 +7,7 @@
 //! }).await                                   // notices, manifests, events, commit; or the refusal's event
 //! ```
 
-use super::{checked, may_reach, resource};
+use super::{checked, found, resource};
 use crate::{
     access::Ledger,
     app::{App, Caller},
@@ -25,8 +25,8 @@ use std::{
 use strongroom_core::{Action, AuditEvent, Decision, ProjectId, ProjectName, SecretPath, Unverified, Verified};
 use strongroom_policy::{Denied, Grant, Resource};
 use strongroom_store::{
-    Connection, ManifestScope, SecretRow, StoreError, TombstoneRow, Transaction, find_secret, fits, hold_keys,
-    hold_path, insert_tombstone, lock_secret, notify_change, share_secret,
+    Connection, ManifestScope, SecretRow, StoreError, TombstoneRow, Transaction, fits, hold_keys, hold_path,
+    insert_tombstone, lock_secret, notify_change, share_secret,
 };
 use time::OffsetDateTime;
 
@@ -125,20 +125,15 @@ impl Work {
     ) -> Result<Held, Halt> {
         let decided = Instant::now();
         let rules = rules(app, self.connection(), caller, Some(&path.project())).await?;
-        let row = if may_reach(app, caller, &rules, action, path) {
-            find_secret(self.connection(), path).await?
-        } else {
-            None
-        };
-        let found = checked(app, &rules, row)?;
-        let grant = demand(app, caller, &rules, action, resource(path, found.as_deref(), None))?;
+        let before = found(app, self.connection(), caller, &rules, action, path).await?;
+        let grant = demand(app, caller, &rules, action, resource(path, before.as_deref(), None))?;
         let mut held = Held { path: path.clone(), rules, secret: None, grant, decided };
-        let locked = self.lock(path, action, found.is_some()).await?;
+        let locked = self.lock(path, action, before.is_some()).await?;
         held.refresh(app, caller, self.connection()).await?;
         held.secret = checked(app, &held.rules, locked)?;
         // Labels and owner count too: policies see them.
         let state = |secret: &Option<Verified<SecretRow>>| secret.as_ref().map(|row| (row.id, row.revision));
-        if state(&held.secret) != state(&found) || held.decided != decided {
+        if state(&held.secret) != state(&before) || held.decided != decided {
             held.grant = held.demand(app, caller, action)?;
         }
         if held.rules.project().is_some_and(|project| project.row().shredded) {
