@@ -167,7 +167,7 @@ pub enum CopiedVersions {
     All,
 }
 
-/// `POST /api/v1/secret/copy`: a new secret with values of another, sealed anew.
+/// `POST /api/v1/secret/copy`: a new secret with values of another, sealed anew. Until that is done, whoever writes the other one waits.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
