@@ -31,6 +31,7 @@ ALTER TABLE secrets
     ADD COLUMN deletion_protected boolean NOT NULL DEFAULT false,
     ADD COLUMN keep_versions     integer CHECK (keep_versions BETWEEN 1 AND 10000), -- NULL: the project's
     ADD COLUMN oldest_version    bigint  NOT NULL DEFAULT 1 CHECK (oldest_version > 0), -- those below were pruned, unless an alias points at them
+    ADD COLUMN skipped_versions  bigint  NOT NULL DEFAULT 0 CHECK (skipped_versions >= 0), -- numbers from oldest_version on that were given up: no version has them
     ADD COLUMN revision          bigint  NOT NULL DEFAULT 1 CHECK (revision > 0); -- counts the changes of this row
 CREATE INDEX secrets_project ON secrets (project_id, id);
 CREATE INDEX secrets_labels ON secrets USING gin (string_to_array(labels, E'\n')) WHERE labels <> '';

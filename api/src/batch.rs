@@ -2,7 +2,7 @@
 
 use crate::{
     Problem,
-    metadata::{Metadata, PatchMetadata, Pointers, PutAlias},
+    metadata::{Changed, PatchMetadata, PutAlias},
     secrets::{PatchSecret, PutResult, PutSecret, SecretValue},
 };
 use serde::{Deserialize, Serialize};
@@ -43,7 +43,8 @@ pub enum ReadResult {
 }
 
 /// `POST /api/v1/secrets/write`: 1 to [`MAX_BATCH`] operations in one transaction, all or nothing. They are done in the order of their paths; those on one path
-/// in the order they stand in. Where one fails, `detail` begins with its place, as in `operations[3]`.
+/// in the order they stand in. Where one fails, `detail` begins with its place, as in `operations[3]`. Whether a project has room for all that they add is looked
+/// at when they are done: then no place is named.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
@@ -156,7 +157,7 @@ pub enum WriteResult {
     /// Of a deletion: which secret.
     Deleted(SecretPath),
     /// Of an alias.
-    Alias(Pointers),
+    Alias(Changed),
     /// Of metadata.
-    Metadata(Metadata),
+    Metadata(Changed),
 }

@@ -44,6 +44,20 @@ pub struct Metadata {
     pub updated_at: OffsetDateTime,
 }
 
+/// The answer to a change of metadata or of an alias. The `ETag` is the revision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Changed {
+    /// Which secret.
+    pub path: SecretPath,
+    /// Its revision now; the same as before where nothing was to be changed.
+    pub revision: u64,
+    /// All that is known of it now. Only those who may `describe` it are told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
+    pub metadata: Option<Metadata>,
+}
+
 /// What a secret's aliases point at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -153,7 +167,7 @@ pub enum CopiedVersions {
     All,
 }
 
-/// `POST /api/v1/secret/copy`: a new secret with values of another, sealed anew.
+/// `POST /api/v1/secret/copy`: a new secret with values of another, sealed anew. Until that is done, whoever writes the other one waits.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]

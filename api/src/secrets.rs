@@ -130,7 +130,9 @@ impl PutSecret {
 }
 
 /// `PATCH /api/v1/secret?path=` (`application/merge-patch+json`): a new version made of the current one's fields and these; null removes a field. The caller
-/// needs not read the secret, and learns nothing of it. `If-Match` is as for a put.
+/// needs not read the secret. He learns of it only whether the result is a payload: who may not read is told no more than that of a refusal, but as results have
+/// 1 to 1,000 fields and 1 MiB at most, many patches tell him the value's size, whether it has a field of some name, and that field's length. `If-Match` is as
+/// for a put.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]

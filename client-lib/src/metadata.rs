@@ -4,7 +4,7 @@ use crate::{client::Client, error::Error, secrets::tag, transport::Call};
 use http::{Method, header};
 use serde::{Serialize, de::DeserializeOwned};
 use strongroom_api::{
-    metadata::{Copy, Destroy, Metadata, Move, PatchMetadata, Placed, Pointers, Purge, PutAlias, Rename},
+    metadata::{Changed, Copy, Destroy, Metadata, Move, PatchMetadata, Placed, Purge, PutAlias, Rename},
     routes,
 };
 use strongroom_core::SecretPath;
@@ -21,7 +21,7 @@ impl Client {
         path: &SecretPath,
         patch: &PatchMetadata,
         if_revision: Option<u64>,
-    ) -> Result<Metadata, Error> {
+    ) -> Result<Changed, Error> {
         let mut call =
             Call::new(Method::PATCH, routes::SECRET_METADATA).query("path", path.as_str()).json(patch, 1024)?;
         if let Some(revision) = if_revision {
@@ -31,13 +31,13 @@ impl Client {
     }
 
     /// Points an alias at a version: `current` activates it, or goes back to it.
-    pub async fn point_alias(&self, path: &SecretPath, alias: &str, to: &PutAlias) -> Result<Pointers, Error> {
+    pub async fn point_alias(&self, path: &SecretPath, alias: &str, to: &PutAlias) -> Result<Changed, Error> {
         let call = Call::new(Method::PUT, routes::SECRET_ALIAS).query("path", path.as_str()).query("alias", alias);
         self.write(call.json(to, 256)?).await?.json()
     }
 
     /// Removes a free alias, or `pending`.
-    pub async fn remove_alias(&self, path: &SecretPath, alias: &str) -> Result<Pointers, Error> {
+    pub async fn remove_alias(&self, path: &SecretPath, alias: &str) -> Result<Changed, Error> {
         let call = Call::new(Method::DELETE, routes::SECRET_ALIAS).query("path", path.as_str()).query("alias", alias);
         self.write(call).await?.json()
     }

@@ -1,12 +1,11 @@
 //! Writes that are done once however often they are sent: what a request's `Idempotency-Key` stands for, and the forgetting of answers.
 
 use crate::app::App;
-use std::{
-    collections::BTreeSet,
-    sync::{Mutex, MutexGuard},
-};
-use strongroom_core::Action;
+use serde::{Deserialize, Serialize};
+use std::sync::{Mutex, MutexGuard};
+use strongroom_core::{Action, Labels, Owner, SecretId, SecretPath};
 use strongroom_crypto::{Keyring, RequestHash};
+use strongroom_policy::{About, Resource};
 use strongroom_store::prune_answers;
 use time::Duration;
 
@@ -25,7 +24,59 @@ pub struct Once {
     key: String,
     request: Mutex<RequestHash>,
     /// What was decided for the caller on the way: to be decided again before the answer is given a second time.
-    decided: Mutex<BTreeSet<(Action, String)>>,
+    decided: Mutex<Vec<Decided>>,
+}
+
+/// A decision, with all that it was made on but the rules.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decided {
+    /// What was asked.
+    pub action: Action,
+    /// The resource's name.
+    pub resource: String,
+    /// The secret as it was then. The write itself changes it: by what it is now, who may only create could not be told that he did.
+    secret: Option<AsItWas>,
+    /// Whether the write is done without the right too, and only its answer is poorer.
+    pub enriches: bool,
+}
+
+/// What policies saw of a secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct AsItWas {
+    id: SecretId,
+    labels: Labels,
+    owner: Option<Owner>,
+}
+
+impl Decided {
+    /// A right that the write needs.
+    pub fn needed(action: Action, resource: &Resource<'_>) -> Self {
+        let secret = match resource {
+            Resource::Secret { id: Some(id), about, .. } => Some(AsItWas {
+                id: *id,
+                labels: about.labels.cloned().unwrap_or_default(),
+                owner: about.owner.cloned(),
+            }),
+            _ => None,
+        };
+        Self { action, resource: resource.name(), secret, enriches: false }
+    }
+
+    /// A right that makes the answer richer.
+    pub fn enriching(action: Action, resource: &Resource<'_>) -> Self {
+        Self { enriches: true, ..Self::needed(action, resource) }
+    }
+
+    /// The secret as it was, at its path then.
+    pub fn secret<'a>(&'a self, path: &'a SecretPath) -> Resource<'a> {
+        let about = |was: &'a AsItWas| About { labels: Some(&was.labels), owner: was.owner.as_ref() };
+        Resource::Secret {
+            path,
+            id: self.secret.as_ref().map(|was| was.id),
+            version: None,
+            about: self.secret.as_ref().map_or(About::default(), about),
+        }
+    }
 }
 
 impl Once {
@@ -40,14 +91,17 @@ impl Once {
         lock(&self.request).update(bytes);
     }
 
-    /// Notes what was allowed, and on what.
-    pub fn note(&self, action: Action, resource: String) {
-        lock(&self.decided).insert((action, resource));
+    /// Notes what was allowed.
+    pub fn note(&self, decided: Decided) {
+        let mut all = lock(&self.decided);
+        if !all.contains(&decided) {
+            all.push(decided);
+        }
     }
 
     /// All that was noted.
-    pub fn decided(&self) -> Vec<(Action, String)> {
-        lock(&self.decided).iter().cloned().collect()
+    pub fn decided(&self) -> Vec<Decided> {
+        lock(&self.decided).clone()
     }
 
     /// The hashes under which the answer may be kept, newest first.

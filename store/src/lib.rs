@@ -77,10 +77,11 @@ pub use rotations::{
 pub use secrets::{
     DueExpiry, ExpiryCounts, ExpiryStage, Found, FoundVersion, ListedSecret, PathRange, SecretFilter, SecretRow,
     Selector, VersionRow, VersionState, claim_expiries, count_expiries, delete_some_secrets, due_expiries, find_secret,
-    find_version, forget_expiry, has_room, insert_secret, insert_version, list_children, list_secrets,
-    lock_all_secrets_after, lock_secret, lock_secrets_after, lock_version, mark_expiry, next_expiry, prune_versions,
-    purge_secret, read_secret, read_version, reseal_version, rewrap_versions, search_secrets, secrets_at,
-    try_lock_secret, update_secret, update_version, versions_before, versions_of, versions_with_values,
+    find_version, first_versions, fits, forget_expiry, hold_path, insert_secret, insert_version, list_children,
+    list_secrets, lock_all_secrets_after, lock_secret, lock_secrets_after, lock_version, mark_expiry, next_expiry,
+    prune_versions, purge_secret, read_secret, read_version, reseal_version, rewrap_versions, search_secrets,
+    secrets_at, share_secret, try_lock_secret, update_secret, update_version, versions_before, versions_of,
+    versions_with_values,
 };
 pub use tokens::{TokenRow, insert_token, tokens};
 pub use tombstones::{TombstoneRow, delete_tombstones, insert_tombstone, tombstones};

@@ -153,8 +153,12 @@ async fn a_batch_of_writes_is_done_whole_and_answered_in_the_order_it_was_asked(
     assert!(matches!(&results[0], WriteResult::Put(result) if result.path == path("shop/z") && result.version == 1));
     assert!(matches!(&results[1], WriteResult::Deleted(gone) if *gone == path("shop/c")));
     assert!(matches!(&results[2], WriteResult::Put(result) if result.path == path("shop/b") && result.version == 2));
-    assert!(matches!(&results[3], WriteResult::Metadata(metadata) if metadata.labels.texts().eq(["tier=gold"])));
-    assert!(matches!(&results[4], WriteResult::Alias(pointers) if pointers.aliases.values().eq([&2])));
+    assert!(
+        matches!(&results[3], WriteResult::Metadata(changed) if changed.metadata.as_ref().unwrap().labels.texts().eq(["tier=gold"]))
+    );
+    assert!(
+        matches!(&results[4], WriteResult::Alias(changed) if changed.metadata.as_ref().unwrap().pointers.aliases.values().eq([&2]))
+    );
     assert!(matches!(&results[5], WriteResult::Put(result) if result.version == 2));
     assert_eq!(field(&admin.read(&reference("shop/b@stable")).await.unwrap(), "a"), "2");
     assert_eq!(field(&admin.read(&reference("shop/z")).await.unwrap(), "a"), "2");

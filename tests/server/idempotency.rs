@@ -1,7 +1,7 @@
 //! Writes that are sent more than once.
 
 use serde_json::{Value, json};
-use strongroom_api::routes;
+use strongroom_api::{access::Policy, routes};
 use strongroom_client::PutOptions;
 use strongroom_core::{Action, SecretBytes};
 use strongroom_tests::{Answer, Cut, TestServer, eventually, fields, path};
@@ -105,6 +105,42 @@ async fn an_answer_is_given_again_only_to_who_would_be_allowed_the_write_now() {
     let again = put(&server, &session, "shop/db", Some("k"), "1").await;
     assert_eq!((again.status, again.code().as_str()), (403, "forbidden"));
     assert_eq!(server.sql().await.count("audit_events WHERE decision = 'denied' AND action = 'write'").await, 1);
+}
+
+#[tokio::test]
+async fn a_write_that_changed_what_its_right_depends_on_is_answered_again() {
+    let server = TestServer::start().await;
+    server.project("shop").await;
+    server.project("bank").await;
+    let creators = r#"permit(principal == Workload::"lab/shop/api", action == Action::"write", resource in Project::"shop") when { !resource.exists };"#;
+    let policy = |text: &str| Policy {
+        project: strongroom_tests::project("shop"),
+        name: "creators".to_owned(),
+        text: text.to_owned(),
+    };
+    server.admin().put_policy(&policy(creators)).await.unwrap();
+    let session = server.session("shop", "api").await;
+    let first = put(&server, &session, "shop/db", Some("k"), "1").await;
+    assert_eq!(first.status, 200, "{}", first.text());
+    assert_eq!(put(&server, &session, "shop/db", None, "1").await.status, 403, "now it exists");
+    let again = put(&server, &session, "shop/db", Some("k"), "1").await;
+    assert_eq!((again.status, again.text()), (200, first.text()));
+    // The rules are those of now.
+    server.admin().remove_policy(&strongroom_tests::project("shop"), "creators").await.unwrap();
+    assert_eq!(put(&server, &session, "shop/db", Some("k"), "1").await.status, 403);
+
+    // The same for what is gone by the write itself.
+    let labelled = json!({"fields": {"a": "1"}, "labels": {"mine": "yes"}});
+    let target = format!("{}?path=shop/gone", routes::SECRET);
+    assert_eq!(send(&server, server.admin_token(), "PUT", &target, None, &labelled).await.status, 200);
+    let mine = r#"permit(principal == Workload::"lab/shop/api", action == Action::"purge", resource in Project::"shop") when { resource.labels.contains("mine=yes") };"#;
+    server.admin().put_policy(&policy(mine)).await.unwrap();
+    for body in [json!({"path": "shop/gone"})] {
+        for _ in 0..2 {
+            let purge = send(&server, &session, "POST", routes::SECRET_PURGE, Some("p"), &body).await;
+            assert_eq!(purge.status, 204, "{}", purge.text());
+        }
+    }
 }
 
 #[tokio::test]

@@ -30,13 +30,15 @@ async fn labels_are_merged_and_a_revision_counts_every_change() {
     let (server, admin) = shop().await;
     let secret = path("shop/db");
     assert_eq!(admin.metadata(&secret).await.unwrap().revision, 1);
-    let first =
-        admin.patch_metadata(&secret, &labels(&[("env", Some("prod")), ("team", Some("pay"))]), Some(1)).await.unwrap();
+    let patch = labels(&[("env", Some("prod")), ("team", Some("pay"))]);
+    let first = admin.patch_metadata(&secret, &patch, Some(1)).await.unwrap().metadata.unwrap();
     assert_eq!(first.labels.canonical(), "env=prod\nteam=pay");
     let stale = admin.patch_metadata(&secret, &labels(&[("env", None)]), Some(1)).await.unwrap_err();
     assert_eq!(stale.code(), Some(ErrorCode::RevisionConflict));
     let owner = PatchMetadata { owner: Update::Set(Owner::parse("team:pay").unwrap()), ..labels(&[("env", None)]) };
     let second = admin.patch_metadata(&secret, &owner, Some(2)).await.unwrap();
+    assert_eq!((&second.path, second.revision), (&secret, 3));
+    let second = second.metadata.unwrap();
     assert_eq!((second.labels.canonical().as_str(), second.revision), ("team=pay", 3));
     assert_eq!(second.owner.as_ref().map(Owner::as_str), Some("team:pay"));
     assert_eq!(admin.metadata(&secret).await.unwrap(), second);
@@ -44,6 +46,11 @@ async fn labels_are_merged_and_a_revision_counts_every_change() {
         .request("GET", &format!("{}?path=shop/db", routes::SECRET_METADATA), Some(server.admin_token()), None)
         .await;
     assert_eq!(answer.header("etag"), Some("\"r3\""));
+    // What changes nothing is no change.
+    for nothing in [PatchMetadata::default(), labels(&[("team", Some("pay")), ("env", None)]), owner] {
+        assert_eq!(admin.patch_metadata(&secret, &nothing, Some(3)).await.unwrap().revision, 3);
+    }
+    assert_eq!(server.sql().await.count("audit_events WHERE action = 'write' AND outcome = 'unchanged'").await, 3);
     admin.put(&secret, fields(&[("a", "b")]), PutOptions::default()).await.unwrap();
     let after = admin.metadata(&secret).await.unwrap();
     assert_eq!((after.revision, after.labels.canonical().as_str(), after.pointers.current), (4, "team=pay", 2));
@@ -106,7 +113,7 @@ async fn labels_and_owners_decide_in_policies_so_changing_one_is_granting() {
     let owner = PatchMetadata { owner: Update::Clear, ..PatchMetadata::default() };
     assert_eq!(writer.patch_metadata(&secret, &owner, None).await.unwrap_err().code(), Some(ErrorCode::Forbidden));
     let keep = PatchMetadata { keep_versions: Update::Set(5), ..PatchMetadata::default() };
-    assert_eq!(writer.patch_metadata(&secret, &keep, None).await.unwrap().keep_versions, Some(5));
+    assert_eq!(writer.patch_metadata(&secret, &keep, None).await.unwrap().metadata.unwrap().keep_versions, Some(5));
     assert_eq!(writer.read(&reference("shop/db")).await.unwrap_err().code(), Some(ErrorCode::Forbidden));
     admin.patch_metadata(&secret, &labels(&[("open", Some("yes"))]), None).await.unwrap();
     assert_eq!(writer.read(&reference("shop/db")).await.unwrap().version, 1);
@@ -116,6 +123,58 @@ async fn labels_and_owners_decide_in_policies_so_changing_one_is_granting() {
     let missing = writer.patch_metadata(&path("shop/none"), &labels(&[("a", Some("b"))]), None).await.unwrap_err();
     assert_eq!(missing.code(), Some(ErrorCode::Forbidden));
     assert_eq!(writer.metadata(&path("shop/none")).await.unwrap_err().code(), Some(ErrorCode::NotFound));
+}
+
+#[tokio::test]
+async fn who_may_only_write_is_told_nothing_of_what_he_did_not_write() {
+    let (server, admin) = shop().await;
+    let secret = path("shop/db");
+    admin.patch_metadata(&secret, &labels(&[("team", Some("canary"))]), None).await.unwrap();
+    server.grant("workload:lab/shop/writer", &[Action::Write], "shop/").await;
+    let describes = server.grant("workload:lab/shop/describer", &[Action::Write, Action::Describe], "shop/").await;
+    let targets = [
+        ("PATCH", routes::SECRET_METADATA, "", json!({"keep_versions": 5})),
+        ("PATCH", routes::SECRET_METADATA, "", json!({})),
+        ("PUT", routes::SECRET_ALIAS, "&alias=blue", json!({"version": 1})),
+        ("PUT", routes::SECRET_ALIAS, "&alias=blue", json!({"version": "current"})),
+        ("DELETE", routes::SECRET_ALIAS, "&alias=blue", json!(null)),
+    ];
+    let batch = json!({"operations": [
+        {"metadata": {"path": "shop/db", "body": {"keep_versions": 6}}},
+        {"alias": {"path": "shop/db", "alias": "green", "body": {"version": 1}}},
+    ]});
+    let requests = targets.map(|(method, route, rest, body)| (method, format!("{route}?path=shop/db{rest}"), body));
+    let requests: Vec<_> =
+        requests.into_iter().chain([("POST", routes::SECRETS_WRITE.to_owned(), batch)]).enumerate().collect();
+    let send = async |session: &str, index: usize, method: &str, target: &str, body: &serde_json::Value| {
+        let text = format!(
+            "{method} {target} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {session}\r\nidempotency-key: k{index}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.to_string().len()
+        );
+        let mut connection = server.connect().await;
+        assert!(connection.send(text.as_bytes()).await);
+        connection.answer().await.unwrap()
+    };
+    let (writer, describer) = (server.session("shop", "writer").await, server.session("shop", "describer").await);
+    let mut first = Vec::new();
+    for (session, told) in [(&writer, false), (&describer, true)] {
+        for (index, (method, target, body)) in &requests {
+            let answer = send(session, *index, method, target, body).await;
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            assert_eq!(answer.text().contains("canary"), told, "{method} {target}: {}", answer.text());
+            assert_eq!(answer.text().contains("created_at"), told, "{method} {target}: {}", answer.text());
+            let again = send(session, *index, method, target, body).await;
+            assert_eq!(again.text(), answer.text(), "{method} {target}");
+            first.push(answer.text());
+        }
+    }
+    // Whoever may not describe it any more is not told a second time.
+    server.admin().revoke_grant(&project("shop"), describes.id).await.unwrap();
+    server.grant("workload:lab/shop/describer", &[Action::Write], "shop/").await;
+    for (index, (method, target, body)) in &requests {
+        let again = send(&describer, *index, method, target, body).await;
+        assert_eq!((again.status, again.text().contains("canary")), (200, false), "{method} {target}");
+    }
 }
 
 #[tokio::test]
@@ -199,6 +258,46 @@ async fn a_patch_changes_the_fields_it_names_without_the_right_to_read() {
     let reader = server.workload("shop", "reader");
     let refused = reader.patch(&secret, changes(&[("a", Some("x"))]), None, None).await.unwrap_err();
     assert_eq!(refused.code(), Some(ErrorCode::Forbidden));
+}
+
+#[tokio::test]
+async fn who_may_not_read_is_told_of_every_refused_patch_the_same() {
+    let (server, admin) = shop().await;
+    let many: Vec<String> = (0..1_000).map(|index| format!("f{index}")).collect();
+    let many: Vec<_> = many.iter().map(|name| (name.as_str(), "x")).collect();
+    for (name, payload) in [
+        ("shop/raw", raw_bytes(b"x")),
+        ("shop/large", fields(&[("a", &"x".repeat(700_000)), ("b", "x")])),
+        ("shop/many", fields(&many)),
+    ] {
+        admin.put(&path(name), payload, PutOptions::default()).await.unwrap();
+    }
+    let large = "y".repeat(700_000);
+    let cases = [
+        ("shop/raw", changes(&[("z", Some("x"))])),
+        ("shop/raw", changes(&[("z", None)])),
+        ("shop/large", changes(&[("z", Some(&large))])),
+        ("shop/many", changes(&[("z", Some("x"))])),
+        ("shop/db", changes(&[("user", None), ("password", None)])),
+    ];
+    server.grant("workload:lab/shop/rotator", &[Action::Write], "shop/").await;
+    let (rotator, mut told) = (server.workload("shop", "rotator"), Vec::new());
+    for (name, patch) in cases {
+        let copy = patch.iter().map(|(name, value)| (name.clone(), value.as_ref().map(SecretBytes::duplicate)));
+        let refused = rotator.patch(&path(name), copy.collect(), None, None).await.unwrap_err();
+        assert_eq!(refused.code(), Some(ErrorCode::UnprocessableContent), "{name}");
+        told.push(refused.detail().unwrap().to_owned());
+        let known = admin.patch(&path(name), patch, None, None).await.unwrap_err();
+        assert_ne!(known.detail(), refused.detail(), "{name}: who may read is told which it is");
+    }
+    told.dedup();
+    assert_eq!(told.len(), 1, "{told:?}");
+    // What is too large by itself is refused whatever is there.
+    let (large, none) = ("y".repeat(1_100_000), path("shop/none"));
+    for secret in [&path("shop/db"), &path("shop/raw"), &none] {
+        let refused = rotator.patch(secret, changes(&[("z", Some(&large))]), None, None).await.unwrap_err();
+        assert_eq!(refused.detail(), Some("fields: a payload is larger than 1048576 bytes"), "{secret}");
+    }
 }
 
 #[tokio::test]

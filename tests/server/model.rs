@@ -7,9 +7,9 @@ use proptest::{
 };
 use std::{collections::BTreeMap, sync::Arc};
 use strongroom_api::{
-    ErrorCode,
+    ErrorCode, Update,
     access::PatchProject,
-    metadata::{PutAlias, Target},
+    metadata::{PatchMetadata, PutAlias, Target},
     secrets::VersionState,
 };
 use strongroom_client::{Client, Error, PutOptions};
@@ -35,6 +35,8 @@ enum Step {
     Delete,
     Undelete,
     Destroy(Vec<u64>),
+    Advance(u64),
+    Keep(Option<u32>),
     Purge,
 }
 
@@ -55,6 +57,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Delete),
         2 => Just(Step::Undelete),
         2 => prop::collection::vec(number, 1..3).prop_map(Step::Destroy),
+        2 => (0u64..4).prop_map(Step::Advance),
+        1 => prop::option::of(1u32..6).prop_map(Step::Keep),
         1 => Just(Step::Purge),
     ]
 }
@@ -63,6 +67,7 @@ fn step() -> impl Strategy<Value = Step> {
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Model {
     deleted: bool,
+    keep: Option<u32>,
     oldest: u64,
     latest: u64,
     current: u64,
@@ -149,7 +154,11 @@ impl Model {
             self.deleted = false;
             self.activate(self.latest);
         }
-        self.oldest = self.oldest.max((self.latest + 1).saturating_sub(KEPT));
+        let keep = self.keep.map_or(KEPT, u64::from);
+        // The newest that are there, whatever numbers they have.
+        if let Some((version, _)) = self.versions.iter().rev().nth(usize::try_from(keep).unwrap() - 1) {
+            self.oldest = self.oldest.max(*version);
+        }
         self.prune();
         Ok(self.latest)
     }
@@ -272,6 +281,14 @@ fn apply(model: &mut Option<Model>, step: &Step) -> Answer {
             Ok(0)
         }
         Step::Destroy(versions) => secret.destroy(versions),
+        Step::Advance(by) => {
+            secret.latest += by;
+            Ok(secret.latest)
+        }
+        Step::Keep(keep) => {
+            secret.keep = *keep;
+            Ok(0)
+        }
         Step::Purge => {
             *model = None;
             Ok(0)
@@ -296,6 +313,15 @@ async fn act(client: &Client, secret: &SecretPath, step: &Step) -> Result<u64, E
         Step::Delete => client.delete(secret).await.map(done),
         Step::Undelete => client.undelete(secret, None).await.map(done),
         Step::Destroy(versions) => client.destroy(secret, versions).await.map(done),
+        Step::Advance(by) => {
+            let latest = client.metadata(secret).await?.latest;
+            client.advance(secret, latest + by).await.map(|advanced| advanced.latest_version)
+        }
+        Step::Keep(keep) => {
+            let keep_versions = keep.map_or(Update::Clear, Update::Set);
+            let patch = PatchMetadata { keep_versions, ..PatchMetadata::default() };
+            client.patch_metadata(secret, &patch, None).await.map(|_| 0)
+        }
         Step::Purge => client.purge(secret).await.map(done),
     }
 }
@@ -312,6 +338,7 @@ async fn compare(client: &Client, secret: &SecretPath, model: Option<&Model>) {
     let pointers = &metadata.pointers;
     let seen = Model {
         deleted: metadata.deleted,
+        keep: metadata.keep_versions,
         oldest: model.oldest,
         latest: metadata.latest,
         current: pointers.current,

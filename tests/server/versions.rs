@@ -28,7 +28,8 @@ async fn put_pending(client: &Client, value: &str) -> Result<u64, Error> {
 }
 
 async fn point(client: &Client, alias: &str, target: Target) -> Result<Pointers, Error> {
-    client.point_alias(&path("shop/db"), alias, &PutAlias { version: target, if_version: None }).await
+    client.point_alias(&path("shop/db"), alias, &PutAlias { version: target, if_version: None }).await?;
+    Ok(client.metadata(&path("shop/db")).await?.pointers)
 }
 
 async fn read(client: &Client, text: &str) -> Result<String, Option<ErrorCode>> {
@@ -54,7 +55,7 @@ async fn a_pending_version_is_activated_and_rolled_back_without_the_right_to_rea
     assert_eq!(error.code(), Some(ErrorCode::UnprocessableContent));
     assert!(error.to_string().contains("the first version of a secret is current"), "{error}");
     put(&admin, "one").await;
-    server.grant("workload:lab/shop/deployer", &[Action::Write], "shop/").await;
+    server.grant("workload:lab/shop/deployer", &[Action::Write, Action::Describe], "shop/").await;
     let deployer = server.workload("shop", "deployer");
     assert_eq!(put_pending(&deployer, "two").await.unwrap(), 2);
     assert_eq!(put_pending(&deployer, "three").await.unwrap(), 3, "it takes the earlier one's place");

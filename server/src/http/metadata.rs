@@ -19,11 +19,11 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::Response,
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use strongroom_api::{
     ErrorCode,
-    metadata::{Copy, Destroy, Metadata, Move, PatchMetadata, Placed, Pointers, Purge, PutAlias, Rename, Target},
+    metadata::{Changed, Copy, Destroy, Metadata, Move, PatchMetadata, Placed, Purge, PutAlias, Rename, Target},
     routes,
 };
 use strongroom_core::{AliasName, SecretPath, VersionSelector};
@@ -74,13 +74,14 @@ pub(super) async fn metadata(
     Authenticated(caller): Authenticated,
     Parameters(Path { path }): Parameters<Path>,
 ) -> Result<Response, Refusal> {
-    shown(&caller, operations::metadata(&app, &caller, &path).await)
+    let outcome = operations::metadata(&app, &caller, &path).await;
+    tagged(&caller, outcome.map(|metadata| (metadata.revision, metadata)))
 }
 
 /// Changes metadata.
 #[utoipa::path(patch, path = routes::SECRET_METADATA, operation_id = "patch_metadata", tag = "secrets",
     params(Path, ("if-match" = Option<String>, Header, description = "Only at this revision: its ETag.", pattern = "^\"r[1-9][0-9]*\"$")), request_body(content((PatchMetadata = "application/json"), (PatchMetadata = "application/merge-patch+json"))),
-    responses((status = OK, description = "What is known of it now.", body = Metadata, headers(("etag" = String))), PatchErrors))]
+    responses((status = OK, description = "It is changed, or was so already.", body = Changed, headers(("etag" = String))), PatchErrors))]
 pub(super) async fn patch_metadata(
     State(app): Server,
     Authenticated(caller): Authenticated,
@@ -89,13 +90,13 @@ pub(super) async fn patch_metadata(
     JsonBody(patch): JsonBody<PatchMetadata>,
 ) -> Result<Response, Refusal> {
     let if_revision = if_revision(&headers, caller.origin.request_id)?;
-    shown(&caller, operations::patch_metadata(&app, &caller, &path, &patch, if_revision).await)
+    changed(&caller, operations::patch_metadata(&app, &caller, &path, &patch, if_revision).await)
 }
 
 /// Points an alias at a version.
 #[utoipa::path(put, path = routes::SECRET_ALIAS, operation_id = "put_alias", tag = "secrets",
     params(Alias, ("if-match" = Option<String>, Header, description = "Only if this version is current: its number in quotes.", pattern = "^\"[1-9][0-9]*\"$")), request_body = PutAlias,
-    responses((status = OK, description = "Where its aliases point now.", body = Pointers), PointAliasErrors))]
+    responses((status = OK, description = "It points there.", body = Changed, headers(("etag" = String))), PointAliasErrors))]
 pub(super) async fn put_alias(
     State(app): Server,
     Authenticated(caller): Authenticated,
@@ -109,13 +110,13 @@ pub(super) async fn put_alias(
         Target::Number(number) => VersionSelector::Number(number),
         Target::Alias(name) => selector(&caller, "version", &name)?,
     };
-    one(&caller, operations::point_alias(&app, &caller, &path, &alias, &target, precondition).await)
+    changed(&caller, operations::point_alias(&app, &caller, &path, &alias, &target, precondition).await)
 }
 
 /// Removes an alias.
 #[utoipa::path(delete, path = routes::SECRET_ALIAS, operation_id = "delete_alias", tag = "secrets",
     params(Alias, ("if-match" = Option<String>, Header, description = "Only if this version is current: its number in quotes.", pattern = "^\"[1-9][0-9]*\"$")),
-    responses((status = OK, description = "Where its aliases point now.", body = Pointers), RemoveAliasErrors))]
+    responses((status = OK, description = "It is removed.", body = Changed, headers(("etag" = String))), RemoveAliasErrors))]
 pub(super) async fn delete_alias(
     State(app): Server,
     Authenticated(caller): Authenticated,
@@ -124,7 +125,7 @@ pub(super) async fn delete_alias(
 ) -> Result<Response, Refusal> {
     let precondition = precondition_or(&headers, None, caller.origin.request_id)?;
     let alias = selector(&caller, "alias", &alias)?;
-    one(&caller, operations::remove_alias(&app, &caller, &path, &alias, precondition).await)
+    changed(&caller, operations::remove_alias(&app, &caller, &path, &alias, precondition).await)
 }
 
 /// Destroys versions.
@@ -187,9 +188,14 @@ pub(super) async fn move_to(
     one(&caller, operations::move_to(&app, &caller, &body).await)
 }
 
-fn shown(caller: &Caller, outcome: Result<Metadata, Failure>) -> Result<Response, Refusal> {
-    let metadata = outcome.map_err(|failure| Refusal::from_failure(failure, caller.origin))?;
-    Ok(with_tag(json(caller.origin, &metadata)?, &format!("r{}", metadata.revision)))
+fn changed(caller: &Caller, outcome: Result<Changed, Failure>) -> Result<Response, Refusal> {
+    tagged(caller, outcome.map(|changed| (changed.revision, changed)))
+}
+
+/// A body with the revision as its tag.
+fn tagged(caller: &Caller, outcome: Result<(u64, impl Serialize), Failure>) -> Result<Response, Refusal> {
+    let (revision, body) = outcome.map_err(|failure| Refusal::from_failure(failure, caller.origin))?;
+    Ok(with_tag(json(caller.origin, &body)?, &format!("r{revision}")))
 }
 
 fn selector(caller: &Caller, what: &str, text: &str) -> Result<VersionSelector, Refusal> {

@@ -4,7 +4,7 @@
 use super::{
     authorization::{Rules, decide, refused, rules},
     revision,
-    secrets::{checked, resource},
+    secrets::{found, resource},
 };
 use crate::{
     access::{Access, InstanceAccess, Ledger, ProjectAccess},
@@ -14,7 +14,7 @@ use crate::{
 use std::sync::Arc;
 use strongroom_core::{AccessRow, Action, Decision, Maced, ProjectName, SecretPath};
 use strongroom_policy::{Denied, Grant, Resource};
-use strongroom_store::{Connection, Transaction, find_secret};
+use strongroom_store::{Connection, Transaction};
 
 /// A change under way; dropped, it never happened.
 #[must_use]
@@ -167,7 +167,7 @@ pub async fn allowed_on_secret(app: &App, caller: &Caller, action: Action, path:
     let (decision, resource) = {
         let mut connection = app.store.reader().await?;
         let rules = rules(app, &mut connection, caller, Some(&path.project())).await?;
-        let secret = checked(app, &rules, find_secret(&mut connection, path).await?)?;
+        let secret = found(app, &mut connection, caller, &rules, action, path).await?;
         let resource = resource(path, secret.as_deref(), None);
         (decide(app, caller, &rules, action, resource), resource.name())
     };

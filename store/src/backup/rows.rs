@@ -314,6 +314,7 @@ impl Fields {
                 deletion_protected: f.boolean("deletion_protected")?,
                 keep_versions: f.optional("keep_versions", Self::number)?,
                 oldest_version: f.integer("oldest_version")?,
+                skipped_versions: f.integer("skipped_versions")?,
                 revision: f.integer("revision")?,
             })
         })

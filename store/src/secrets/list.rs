@@ -87,7 +87,7 @@ pub async fn list_secrets(
     let rows = sqlx::query_as!(
         RawListed,
         r#"SELECT s.id, s.project_id, s.path, s.state, s.latest_version, s.current_version, s.previous_version, s.created_at, s.updated_at, s.pending_version,
-                  s.aliases, s.labels, s.owner, s.expires_at, s.deletion_protected, s.keep_versions, s.oldest_version, s.revision,
+                  s.aliases, s.labels, s.owner, s.expires_at, s.deletion_protected, s.keep_versions, s.oldest_version, s.skipped_versions, s.revision,
                   s.mac_generation, s.mac_layout, s.mac, a.last_read_at AS "last_read_at?"
            FROM unnest($1::text[], $2::text[]) AS r (start, stop)
            CROSS JOIN LATERAL (SELECT * FROM secrets WHERE path >= r.start AND path < r.stop AND (state = 'live' OR $3) ORDER BY path LIMIT $4) s
@@ -126,7 +126,7 @@ pub async fn search_secrets(
     let rows = sqlx::query_as!(
         RawListed,
         r#"SELECT s.id, s.project_id, s.path, s.state, s.latest_version, s.current_version, s.previous_version, s.created_at, s.updated_at, s.pending_version,
-                  s.aliases, s.labels, s.owner, s.expires_at, s.deletion_protected, s.keep_versions, s.oldest_version, s.revision,
+                  s.aliases, s.labels, s.owner, s.expires_at, s.deletion_protected, s.keep_versions, s.oldest_version, s.skipped_versions, s.revision,
                   s.mac_generation, s.mac_layout, s.mac, a.last_read_at AS "last_read_at?"
            FROM secrets s
            LEFT JOIN secret_activity a ON a.secret_id = s.id
@@ -190,7 +190,7 @@ pub async fn list_children(
                WHERE child.path IS NOT NULL AND child.number < $4
            )
            SELECT s.id, s.project_id, s.path, s.state, s.latest_version, s.current_version, s.previous_version, s.created_at, s.updated_at, s.pending_version,
-                  s.aliases, s.labels, s.owner, s.expires_at, s.deletion_protected, s.keep_versions, s.oldest_version, s.revision,
+                  s.aliases, s.labels, s.owner, s.expires_at, s.deletion_protected, s.keep_versions, s.oldest_version, s.skipped_versions, s.revision,
                   s.mac_generation, s.mac_layout, s.mac, a.last_read_at AS "last_read_at?"
            FROM child JOIN secrets s ON s.path = child.path
            LEFT JOIN secret_activity a ON a.secret_id = s.id
@@ -241,6 +241,7 @@ struct RawListed {
     deletion_protected: bool,
     keep_versions: Option<i32>,
     oldest_version: i64,
+    skipped_versions: i64,
     revision: i64,
     mac_generation: i32,
     mac_layout: i16,
@@ -269,6 +270,7 @@ impl RawListed {
             deletion_protected: self.deletion_protected,
             keep_versions: self.keep_versions,
             oldest_version: self.oldest_version,
+            skipped_versions: self.skipped_versions,
             revision: self.revision,
             mac_generation: self.mac_generation,
             mac_layout: self.mac_layout,

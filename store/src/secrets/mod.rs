@@ -12,15 +12,17 @@ pub use expiry::{
     next_expiry,
 };
 pub use list::{ListedSecret, PathRange, SecretFilter, list_children, list_secrets, search_secrets};
-pub use read::{Found, Selector, find_secret, lock_secret, read_secret, secrets_at, try_lock_secret};
+pub use read::{
+    Found, Selector, find_secret, hold_path, lock_secret, read_secret, secrets_at, share_secret, try_lock_secret,
+};
 pub use rekey::{
     delete_some_secrets, lock_all_secrets_after, lock_secrets_after, reseal_version, rewrap_versions, versions_before,
 };
 pub use versions::{
-    FoundVersion, find_version, insert_version, lock_version, prune_versions, read_version, update_version,
-    versions_of, versions_with_values,
+    FoundVersion, find_version, first_versions, insert_version, lock_version, prune_versions, read_version,
+    update_version, versions_of, versions_with_values,
 };
-pub use write::{has_room, insert_secret, purge_secret, update_secret};
+pub use write::{fits, insert_secret, purge_secret, update_secret};
 
 use crate::error::StoreError;
 use strongroom_core::{Aliases, Columns, Labels, MacRow, Owner, ProjectId, RowMac, SecretId, SecretPath, Unverified};
@@ -63,6 +65,8 @@ pub struct SecretRow {
     pub keep_versions: Option<i32>,
     /// Versions below were pruned, but for those that an alias points at.
     pub oldest_version: i64,
+    /// How many numbers from `oldest_version` on were given up: no version has them.
+    pub skipped_versions: i64,
     /// Counts this row's changes, from 1.
     pub revision: i64,
 }
@@ -87,7 +91,7 @@ impl MacRow for SecretRow {
         out.optional(self.keep_versions, |c, kept| {
             c.integer(kept.into());
         });
-        out.integer(self.oldest_version).integer(self.revision);
+        out.integer(self.oldest_version).integer(self.skipped_versions).integer(self.revision);
     }
 
     fn columns_of(&self, layout: i16, out: &mut Columns) -> bool {
@@ -121,6 +125,7 @@ impl SecretRow {
             deletion_protected: false,
             keep_versions: None,
             oldest_version: 1,
+            skipped_versions: 0,
             revision: 1,
         }
     }
@@ -143,6 +148,7 @@ impl SecretRow {
             && !self.deletion_protected
             && self.keep_versions.is_none()
             && self.oldest_version == 1
+            && self.skipped_versions == 0
             && self.revision == 1
     }
 
@@ -258,6 +264,7 @@ struct RawSecret {
     deletion_protected: bool,
     keep_versions: Option<i32>,
     oldest_version: i64,
+    skipped_versions: i64,
     revision: i64,
     mac_generation: i32,
     mac_layout: i16,
@@ -289,6 +296,7 @@ impl RawSecret {
             deletion_protected: self.deletion_protected,
             keep_versions: self.keep_versions,
             oldest_version: self.oldest_version,
+            skipped_versions: self.skipped_versions,
             revision: self.revision,
         };
         Ok(Unverified::new(row, RowMac { generation: self.mac_generation, layout: self.mac_layout, tag: self.mac }))

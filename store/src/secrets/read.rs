@@ -46,7 +46,7 @@ pub async fn read_secret(
     // The canonical text of the aliases has no `=` but the one after each name, so cutting it by text finds the whole name.
     let row = sqlx::query!(
         r#"SELECT s.id, s.project_id, s.path, s.state, s.latest_version, s.current_version, s.previous_version, s.created_at, s.updated_at,
-                  s.pending_version, s.aliases, s.labels, s.owner, s.expires_at, s.deletion_protected, s.keep_versions, s.oldest_version, s.revision,
+                  s.pending_version, s.aliases, s.labels, s.owner, s.expires_at, s.deletion_protected, s.keep_versions, s.oldest_version, s.skipped_versions, s.revision,
                   s.mac_generation, s.mac_layout, s.mac,
                   v.version AS "v_version?", v.author AS "v_author?", v.reason AS "v_reason?", v.media_type AS "v_media_type?",
                   v.created_at AS "v_created_at?", v.project_key_generation AS "v_generation?", v.wrapped_key AS "v_wrapped_key?",
@@ -88,6 +88,7 @@ pub async fn read_secret(
         deletion_protected: r.deletion_protected,
         keep_versions: r.keep_versions,
         oldest_version: r.oldest_version,
+        skipped_versions: r.skipped_versions,
         revision: r.revision,
         mac_generation: r.mac_generation,
         mac_layout: r.mac_layout,
@@ -127,7 +128,7 @@ pub async fn find_secret(
     let row = sqlx::query_as!(
         RawSecret,
         "SELECT id, project_id, path, state, latest_version, current_version, previous_version, created_at, updated_at, pending_version, aliases, labels,
-                owner, expires_at, deletion_protected, keep_versions, oldest_version, revision, mac_generation, mac_layout, mac
+                owner, expires_at, deletion_protected, keep_versions, oldest_version, skipped_versions, revision, mac_generation, mac_layout, mac
          FROM secrets WHERE path = $1",
         path.as_str()
     )
@@ -144,7 +145,7 @@ pub async fn secrets_at(
     let rows = sqlx::query_as!(
         RawSecret,
         "SELECT id, project_id, path, state, latest_version, current_version, previous_version, created_at, updated_at, pending_version, aliases, labels,
-                owner, expires_at, deletion_protected, keep_versions, oldest_version, revision, mac_generation, mac_layout, mac
+                owner, expires_at, deletion_protected, keep_versions, oldest_version, skipped_versions, revision, mac_generation, mac_layout, mac
          FROM secrets WHERE path = ANY($1)",
         paths
     )
@@ -161,13 +162,39 @@ pub async fn lock_secret(
     let row = sqlx::query_as!(
         RawSecret,
         "SELECT id, project_id, path, state, latest_version, current_version, previous_version, created_at, updated_at, pending_version, aliases, labels,
-                owner, expires_at, deletion_protected, keep_versions, oldest_version, revision, mac_generation, mac_layout, mac
+                owner, expires_at, deletion_protected, keep_versions, oldest_version, skipped_versions, revision, mac_generation, mac_layout, mac
          FROM secrets WHERE path = $1 FOR UPDATE",
         path.as_str()
     )
     .fetch_optional(connection)
     .await?;
     row.map(RawSecret::unverified).transpose()
+}
+
+/// A secret's row, which nobody changes until the end of the transaction; others may share it.
+pub async fn share_secret(
+    connection: &mut Connection,
+    path: &SecretPath,
+) -> Result<Option<Unverified<SecretRow>>, StoreError> {
+    let row = sqlx::query_as!(
+        RawSecret,
+        "SELECT id, project_id, path, state, latest_version, current_version, previous_version, created_at, updated_at, pending_version, aliases, labels,
+                owner, expires_at, deletion_protected, keep_versions, oldest_version, skipped_versions, revision, mac_generation, mac_layout, mac
+         FROM secrets WHERE path = $1 FOR SHARE",
+        path.as_str()
+    )
+    .fetch_optional(connection)
+    .await?;
+    row.map(RawSecret::unverified).transpose()
+}
+
+/// Takes a path where nothing is, until the end of the transaction: whoever puts a secret there takes it first. So paths are held in one order, whether or not
+/// there is a row to lock.
+pub async fn hold_path(connection: &mut Connection, path: &SecretPath) -> Result<(), StoreError> {
+    sqlx::query!("SELECT pg_advisory_xact_lock(hashtextextended($1::text, 2))", path.as_str())
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 /// A secret's row, locked until the end of the transaction; `None` also where somebody else has locked it.
@@ -178,7 +205,7 @@ pub async fn try_lock_secret(
     let row = sqlx::query_as!(
         RawSecret,
         "SELECT id, project_id, path, state, latest_version, current_version, previous_version, created_at, updated_at, pending_version, aliases, labels,
-                owner, expires_at, deletion_protected, keep_versions, oldest_version, revision, mac_generation, mac_layout, mac
+                owner, expires_at, deletion_protected, keep_versions, oldest_version, skipped_versions, revision, mac_generation, mac_layout, mac
          FROM secrets WHERE path = $1 FOR UPDATE SKIP LOCKED",
         path.as_str()
     )

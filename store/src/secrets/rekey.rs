@@ -18,7 +18,7 @@ pub async fn lock_secrets_after(
     let rows = sqlx::query_as!(
         RawSecret,
         "SELECT id, project_id, path, state, latest_version, current_version, previous_version, created_at, updated_at, pending_version, aliases, labels,
-                owner, expires_at, deletion_protected, keep_versions, oldest_version, revision, mac_generation, mac_layout, mac
+                owner, expires_at, deletion_protected, keep_versions, oldest_version, skipped_versions, revision, mac_generation, mac_layout, mac
          FROM secrets WHERE project_id = $1 AND id > $2 ORDER BY id LIMIT $3 FOR UPDATE SKIP LOCKED",
         project.0,
         after.unwrap_or_default(),
@@ -38,7 +38,7 @@ pub async fn lock_all_secrets_after(
     let rows = sqlx::query_as!(
         RawSecret,
         "SELECT id, project_id, path, state, latest_version, current_version, previous_version, created_at, updated_at, pending_version, aliases, labels,
-                owner, expires_at, deletion_protected, keep_versions, oldest_version, revision, mac_generation, mac_layout, mac
+                owner, expires_at, deletion_protected, keep_versions, oldest_version, skipped_versions, revision, mac_generation, mac_layout, mac
          FROM secrets WHERE id > $1 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED",
         after.unwrap_or_default(),
         limit

@@ -83,6 +83,23 @@ pub async fn versions_of(
     rows.into_iter().map(|raw| raw.unverified(secret)).collect()
 }
 
+/// The numbers of a secret's first versions from `from` on, in their order.
+pub async fn first_versions(
+    connection: &mut Connection,
+    secret: SecretId,
+    from: i64,
+    limit: i64,
+) -> Result<Vec<i64>, StoreError> {
+    Ok(sqlx::query_scalar!(
+        "SELECT version FROM secret_versions WHERE secret_id = $1 AND version >= $2 ORDER BY version LIMIT $3",
+        secret.0,
+        from,
+        limit
+    )
+    .fetch_all(connection)
+    .await?)
+}
+
 /// One version without its value, as in [`versions_of`].
 pub async fn find_version(
     connection: &mut Connection,

@@ -12,9 +12,9 @@ pub async fn insert_secret(connection: &mut Connection, row: &Maced<SecretRow>) 
     let (r, mac) = (row.row(), row.mac());
     let result = sqlx::query!(
         "INSERT INTO secrets (id, project_id, path, state, latest_version, current_version, previous_version, created_at, updated_at, pending_version,
-                              aliases, labels, owner, expires_at, deletion_protected, keep_versions, oldest_version, revision,
+                              aliases, labels, owner, expires_at, deletion_protected, keep_versions, oldest_version, skipped_versions, revision,
                               mac_generation, mac_layout, mac)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)
          ON CONFLICT ON CONSTRAINT secrets_path_key DO NOTHING",
         r.id.0,
         r.project.0,
@@ -33,6 +33,7 @@ pub async fn insert_secret(connection: &mut Connection, row: &Maced<SecretRow>) 
         r.deletion_protected,
         r.keep_versions,
         r.oldest_version,
+        r.skipped_versions,
         r.revision,
         mac.generation,
         mac.layout,
@@ -49,7 +50,8 @@ pub async fn update_secret(connection: &mut Connection, row: &Maced<SecretRow>) 
     let result = sqlx::query!(
         "UPDATE secrets SET path = $2, state = $3, latest_version = $4, current_version = $5, previous_version = $6, updated_at = $7,
                             pending_version = $8, aliases = $9, labels = $10, owner = $11, expires_at = $12, deletion_protected = $13,
-                            keep_versions = $14, oldest_version = $15, revision = $16, mac_generation = $17, mac_layout = $18, mac = $19
+                            keep_versions = $14, oldest_version = $15, skipped_versions = $16, revision = $17, mac_generation = $18,
+                            mac_layout = $19, mac = $20
          WHERE id = $1",
         r.id.0,
         r.path.as_str(),
@@ -66,6 +68,7 @@ pub async fn update_secret(connection: &mut Connection, row: &Maced<SecretRow>) 
         r.deletion_protected,
         r.keep_versions,
         r.oldest_version,
+        r.skipped_versions,
         r.revision,
         mac.generation,
         mac.layout,
@@ -84,18 +87,18 @@ pub async fn purge_secret(connection: &mut Connection, secret: SecretId) -> Resu
     one_row("secrets", &result)
 }
 
-/// Whether a project has fewer secrets than `most`, deleted ones counted. Until the end of the transaction nobody else is answered for this project, so that
-/// what is added to it then is counted by the next. It looks at no more than `most` entries of an index.
-pub async fn has_room(connection: &mut Connection, project: ProjectId, most: i32) -> Result<bool, StoreError> {
+/// Whether a project has no more secrets than `most`, deleted ones counted. Until the end of the transaction nobody else is answered for this project, so that
+/// what was added to it is counted by the next. It looks at few more than `most` entries of an index.
+pub async fn fits(connection: &mut Connection, project: ProjectId, most: i32) -> Result<bool, StoreError> {
     sqlx::query!("SELECT pg_advisory_xact_lock(hashtextextended($1::text, 1))", project.0.to_string())
         .execute(&mut *connection)
         .await?;
     let found = sqlx::query_scalar!(
         r#"SELECT count(*) AS "count!" FROM (SELECT 1 FROM secrets WHERE project_id = $1 LIMIT $2) counted"#,
         project.0,
-        i64::from(most)
+        i64::from(most) + 1
     )
     .fetch_one(connection)
     .await?;
-    Ok(found < i64::from(most))
+    Ok(found <= i64::from(most))
 }

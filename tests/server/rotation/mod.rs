@@ -4,6 +4,7 @@ mod compromised;
 mod interrupted;
 mod keys;
 mod load;
+mod reads;
 mod shred;
 
 use strongroom_api::keys::{Keys, Rotate, Rotation};

@@ -42,6 +42,8 @@ async fn advance_in(
     let after = latest.max(before);
     let number = i64::try_from(after).map_err(|_| Failure::Invalid("latest_version: too high".to_owned()))?;
     write_row(app, work, secret, |row| {
+        // No version has the numbers between, so none is pruned for them.
+        row.skipped_versions += number - row.latest_version;
         row.latest_version = number;
         Ok(())
     })

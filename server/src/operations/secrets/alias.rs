@@ -3,8 +3,9 @@
 use super::{
     change::write_row,
     delete::existing_version,
+    metadata::told,
     once::run,
-    pointers::{activate, point, pointed, shown},
+    pointers::{activate, point, pointed},
     precondition::Precondition,
     unsigned,
     work::{Halt, Work},
@@ -14,7 +15,7 @@ use crate::{
     failure::Failure,
     operations::change::audited,
 };
-use strongroom_api::metadata::Pointers;
+use strongroom_api::metadata::Changed;
 use strongroom_core::{Action, SecretPath, VersionSelector};
 use strongroom_store::VersionState;
 
@@ -26,7 +27,7 @@ pub async fn point_alias(
     alias: &VersionSelector,
     target: &VersionSelector,
     precondition: Precondition,
-) -> Result<Pointers, Failure> {
+) -> Result<Changed, Failure> {
     let outcome = async {
         run(app, caller, async |work| point_alias_in(app, caller, work, path, alias, target, precondition).await).await
     };
@@ -42,7 +43,7 @@ pub async fn point_alias_in(
     alias: &VersionSelector,
     target: &VersionSelector,
     precondition: Precondition,
-) -> Result<Pointers, Halt> {
+) -> Result<Changed, Halt> {
     refuse_unsettable(alias)?;
     let held = work.hold(app, caller, path, Action::Write).await?;
     let secret = held.existing()?;
@@ -60,7 +61,7 @@ pub async fn point_alias_in(
     let version = version.version;
     if pointed(secret, alias) == Some(version) {
         work.record(app, caller, &[&held.grant], path, Some(number), "unchanged");
-        return Ok(shown(secret));
+        return Ok(told(app, caller, work, &held, secret));
     }
     let row = write_row(app, work, secret, |secret| match alias {
         VersionSelector::Current => {
@@ -80,7 +81,7 @@ pub async fn point_alias_in(
     .await?;
     work.changed(path);
     work.record(app, caller, &[&held.grant], path, Some(number), "ok");
-    Ok(shown(&row))
+    Ok(told(app, caller, work, &held, &row))
 }
 
 /// Removes a free alias, or `pending`.
@@ -90,7 +91,7 @@ pub async fn remove_alias(
     path: &SecretPath,
     alias: &VersionSelector,
     precondition: Precondition,
-) -> Result<Pointers, Failure> {
+) -> Result<Changed, Failure> {
     let outcome = async {
         run(app, caller, async |work| remove_alias_in(app, caller, work, path, alias, precondition).await).await
     };
@@ -105,7 +106,7 @@ pub async fn remove_alias_in(
     path: &SecretPath,
     alias: &VersionSelector,
     precondition: Precondition,
-) -> Result<Pointers, Halt> {
+) -> Result<Changed, Halt> {
     refuse_unsettable(alias)?;
     if *alias == VersionSelector::Current {
         return Err(Failure::Invalid("alias: `current` moves, and is never removed".to_owned()).into());
@@ -129,7 +130,7 @@ pub async fn remove_alias_in(
     .await?;
     work.changed(path);
     work.record(app, caller, &[&held.grant], path, Some(version), "ok");
-    Ok(shown(&row))
+    Ok(told(app, caller, work, &held, &row))
 }
 
 fn refuse_unsettable(alias: &VersionSelector) -> Result<(), Failure> {

@@ -1,7 +1,7 @@
 //! Reading many values at once: two statements for all of one project, and a decision and an event for each.
 
 use super::{
-    ReadSecret, checked, checked_version, event, opened,
+    ReadSecret, checked, checked_version, event, may_reach, opened,
     pointers::{is_expired, is_kept, pointed},
     read::one_field,
     resource, unsigned, with_key,
@@ -15,7 +15,10 @@ use crate::{
         change::{audited, decision_after},
     },
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 use strongroom_api::batch::{MAX_BATCH, MAX_BATCH_BYTES};
 use strongroom_core::{Action, AuditEvent, Decision, Payload, ProjectName, Reference, SecretId, SecretPath, Verified};
 use strongroom_policy::Grant;
@@ -34,6 +37,9 @@ pub async fn read_batch(
     let outcome = try_read_batch(app, caller, references).await;
     audited(app, caller, Action::Read, "secrets".to_owned(), outcome).await
 }
+
+/// Projects with the keys of these generations.
+type Projects = BTreeMap<(ProjectName, i32), Arc<ProjectAccess>>;
 
 /// A reference whose secret may be read.
 struct Allowed<'a> {
@@ -62,13 +68,17 @@ async fn try_read_batch(
     let paths = decisions.iter().flatten().map(|one| one.reference.path.project());
     let (mut values, projects) = {
         let mut connection = app.store.reader().await?;
-        let values = versions_with_values(&mut connection, &wanted, MAX_BATCH_BYTES).await?;
-        let mut projects = BTreeMap::new();
+        let values = match wanted.as_slice() {
+            [] => Vec::new(),
+            wanted => versions_with_values(&mut connection, wanted, MAX_BATCH_BYTES).await?,
+        };
+        let mut projects = Projects::new();
         for (name, value) in paths.zip(&values) {
+            // A rotation may be under way: of one project, some versions are wrapped by the key that was known and some by the next.
             let generation = value.as_ref().map(|found| found.version.claimed(|row| row.project_key_generation));
             if let Some(generation) = generation {
                 let project = with_key(app, &mut connection, &by_project[&name], generation).await?;
-                projects.insert(name, project);
+                projects.insert((name, generation), project);
             }
         }
         (values.into_iter(), projects)
@@ -85,8 +95,7 @@ async fn try_read_batch(
                 let (path, secret, number) = (&one.reference.path, one.secret.id, Some(unsigned(one.version)));
                 let policies = one.grant.policies().to_vec();
                 let rules = &by_project[&path.project()];
-                let project = projects.get(&path.project());
-                let outcome = release(app, rules, project.map(AsRef::as_ref), one, values.next().flatten());
+                let outcome = release(app, rules, &projects, one, values.next().flatten());
                 events.push(match &outcome {
                     Ok(_) => event(app, caller, (Action::Read, "ok"), path.to_string(), number, policies),
                     Err(failure) => failed(app, caller, path, failure),
@@ -117,9 +126,12 @@ async fn look_up(
         let rules = rules(app, &mut connection, caller, Some(&project)).await?;
         by_project.insert(project, rules);
     }
-    let paths: Vec<_> = references.iter().map(|reference| reference.path.to_string()).collect();
+    let looks = |path: &&SecretPath| may_reach(app, caller, &by_project[&path.project()], Action::Read, path);
+    let paths = references.iter().map(|reference| &reference.path).filter(looks);
+    let paths: Vec<_> = paths.map(ToString::to_string).collect();
     let mut secrets = BTreeMap::new();
-    for row in secrets_at(&mut connection, &paths).await? {
+    let rows = if paths.is_empty() { Vec::new() } else { secrets_at(&mut connection, &paths).await? };
+    for row in rows {
         let rules = by_project.get(&row.claimed(|row| row.path.project()));
         if let Some(rules) = rules
             && let Some(row) = checked(app, rules, Some(row))?
@@ -163,7 +175,7 @@ fn decide_one<'a>(
 fn release(
     app: &App,
     rules: &Rules,
-    project: Option<&ProjectAccess>,
+    projects: &Projects,
     one: Allowed<'_>,
     found: Option<FoundVersion>,
 ) -> Result<ReadSecret, Failure> {
@@ -177,6 +189,7 @@ fn release(
     if !found.has_value {
         return Err(Failure::AnswerTooLarge);
     }
+    let project = projects.get(&(one.reference.path.project(), version.project_key_generation));
     let bytes = opened(app, project.ok_or(Failure::NotFound)?, &version, one.grant)?;
     let payload = Payload::decode(&version.media_type, bytes).map_err(|error| Failure::Integrity(error.to_string()))?;
     let payload = match &one.reference.field {

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{app::App, failure::Failure};
 use strongroom_core::Verified;
-use strongroom_store::{ProjectSettings, SecretRow, prune_versions, update_secret};
+use strongroom_store::{ProjectSettings, SecretRow, first_versions, prune_versions, update_secret};
 
 /// Writes a changed row: what is `before`, as `change` makes it. Versions that lost their last alias and lie below the oldest one kept are removed.
 pub(super) async fn write_row(
@@ -34,8 +34,35 @@ pub(super) async fn write_row(
     Ok(row)
 }
 
-/// Where the versions kept begin once `latest` is the newest: the secret's own number of them, or its project's.
-pub(super) fn oldest_kept(secret: &SecretRow, settings: &ProjectSettings, latest: i64) -> i64 {
-    let kept = i64::from(secret.keep_versions.unwrap_or(settings.keep_versions));
-    (latest - kept + 1).max(secret.oldest_version)
+/// Where the versions kept begin once one more is put.
+pub(super) struct Kept {
+    oldest: i64,
+    skipped: i64,
+}
+
+impl Kept {
+    /// As many of the newest are kept as the secret says, or its project. A number that was given up is no version. It costs as much as goes.
+    pub(super) async fn after_put(
+        work: &mut Work,
+        secret: &SecretRow,
+        settings: &ProjectSettings,
+    ) -> Result<Self, Halt> {
+        let (oldest, skipped) = (secret.oldest_version, secret.skipped_versions);
+        let keep = i64::from(secret.keep_versions.unwrap_or(settings.keep_versions));
+        let next = secret.latest_version + 1;
+        let going = next - oldest + 1 - skipped - keep;
+        if going <= 0 {
+            return Ok(Self { oldest, skipped });
+        }
+        let first = first_versions(work.connection(), secret.id, oldest, going + 1).await?;
+        let stays = usize::try_from(going).ok().and_then(|going| first.get(going)).copied().unwrap_or(next);
+        // Where somebody removed rows there are fewer numbers to a version than was counted.
+        Ok(Self { oldest: stays, skipped: (skipped - (stays - oldest - going)).max(0) })
+    }
+
+    /// Notes it in the secret's row.
+    pub(super) fn note(&self, row: &mut SecretRow) {
+        row.oldest_version = self.oldest;
+        row.skipped_versions = self.skipped;
+    }
 }

@@ -2,20 +2,20 @@
 
 use super::{
     change::write_row,
-    checked, granted, leave_event,
+    found, granted, leave_event,
     once::run,
     pointers::{is_expired, shown},
     resource, unsigned,
-    work::{Halt, Work},
+    work::{Halt, Held, Work, right_to},
 };
 use crate::{
     app::{App, Caller},
     failure::Failure,
     operations::{authorization::rules, change::audited},
 };
-use strongroom_api::metadata::{Metadata, PatchMetadata};
+use strongroom_api::metadata::{Changed, Metadata, PatchMetadata};
 use strongroom_core::{Action, Labels, SecretPath};
-use strongroom_store::{SecretRow, find_secret, forget_expiry};
+use strongroom_store::{SecretRow, forget_expiry};
 use time::OffsetDateTime;
 
 /// Most versions that can be kept of a secret.
@@ -30,7 +30,7 @@ pub async fn metadata(app: &App, caller: &Caller, path: &SecretPath) -> Result<M
 async fn try_metadata(app: &App, caller: &Caller, path: &SecretPath) -> Result<Metadata, Failure> {
     let mut connection = app.store.reader().await?;
     let rules = rules(app, &mut connection, caller, Some(&path.project())).await?;
-    let secret = checked(app, &rules, find_secret(&mut connection, path).await?)?;
+    let secret = found(app, &mut connection, caller, &rules, Action::Describe, path).await?;
     drop(connection);
     let grant = granted(app, caller, &rules, Action::Describe, resource(path, secret.as_deref(), None)).await?;
     let secret = secret.ok_or(Failure::NotFound)?;
@@ -45,7 +45,7 @@ pub async fn patch_metadata(
     path: &SecretPath,
     patch: &PatchMetadata,
     if_revision: Option<u64>,
-) -> Result<Metadata, Failure> {
+) -> Result<Changed, Failure> {
     let outcome = async {
         run(app, caller, async |work| patch_metadata_in(app, caller, work, path, patch, if_revision).await).await
     };
@@ -60,7 +60,7 @@ pub async fn patch_metadata_in(
     path: &SecretPath,
     patch: &PatchMetadata,
     if_revision: Option<u64>,
-) -> Result<Metadata, Halt> {
+) -> Result<Changed, Halt> {
     let keep_versions = patch.keep_versions.try_map(kept_versions)?;
     let held = work.hold(app, caller, path, Action::Write).await?;
     let mut further = Vec::new();
@@ -75,7 +75,7 @@ pub async fn patch_metadata_in(
         return Err(Failure::RevisionConflict.into());
     }
     let now = app.clock.now();
-    let row = write_row(app, work, secret, |row| {
+    let change = |row: &mut SecretRow| {
         if !patch.labels.is_empty() {
             row.labels = merged(&row.labels, patch)?;
         }
@@ -86,8 +86,14 @@ pub async fn patch_metadata_in(
             row.deletion_protected = protected;
         }
         Ok(())
-    })
-    .await?;
+    };
+    let mut after = SecretRow::clone(secret);
+    change(&mut after)?;
+    if is_same(secret, &after) {
+        work.record(app, caller, &[&held.grant], path, None, "unchanged");
+        return Ok(told(app, caller, work, &held, secret));
+    }
+    let row = write_row(app, work, secret, change).await?;
     if row.expires_at != secret.expires_at {
         forget_expiry(work.connection(), row.id).await?;
         work.expires(row.expires_at);
@@ -95,11 +101,32 @@ pub async fn patch_metadata_in(
     if is_expired(&row, now) != is_expired(secret, now) {
         work.changed(path);
     }
+    work.record(app, caller, &[&held.grant], path, None, "ok");
+    let changed = told(app, caller, work, &held, &row);
     // One event for each right that was needed: who looks for changes of rights must find labels among them.
-    for grant in [&held.grant].into_iter().chain(&further) {
+    for grant in &further {
         work.record(app, caller, &[grant], path, None, "ok");
     }
-    Ok(written(&row, now))
+    Ok(changed)
+}
+
+/// What a change answers, once its event is noted: who may describe the secret is told all of it.
+pub(super) fn told(app: &App, caller: &Caller, work: &mut Work, held: &Held, row: &SecretRow) -> Changed {
+    let describe = right_to(app, caller, &held.rules, Action::Describe, resource(&held.path, Some(row), None));
+    let metadata = describe.map(|grant| {
+        work.also_allowed_by(grant.policies().to_vec());
+        written(row, app.clock.now())
+    });
+    Changed { path: held.path.clone(), revision: unsigned(row.revision), metadata }
+}
+
+/// Whether two states of a row are the same in all that a patch can change.
+fn is_same(before: &SecretRow, after: &SecretRow) -> bool {
+    before.labels == after.labels
+        && before.owner == after.owner
+        && before.expires_at == after.expires_at
+        && before.keep_versions == after.keep_versions
+        && before.deletion_protected == after.deletion_protected
 }
 
 /// A number of versions to keep.

@@ -1,5 +1,6 @@
 //! Secrets: one file an operation. What they share stands here.
 
+mod add;
 mod advance;
 mod alias;
 mod batch_read;
@@ -39,7 +40,7 @@ pub(super) use versions::is_live;
 pub use versions::{MAX_VERSIONS, versions};
 pub use work::{Halt, Work};
 
-use super::authorization::{Rules, decide, refused};
+use super::authorization::{Outlook, Rules, decide, refused};
 use crate::{
     access::{Access, ProjectAccess},
     app::{App, Caller},
@@ -49,7 +50,7 @@ use std::sync::Arc;
 use strongroom_core::{Action, AuditEvent, Decision, SecretBytes, SecretPath, Unverified, Verified};
 use strongroom_crypto::{OpenError, SealedVersion, VersionNames};
 use strongroom_policy::{About, Grant, Resource};
-use strongroom_store::{Connection, SecretRow, VersionRow, VersionState};
+use strongroom_store::{Connection, SecretRow, VersionRow, VersionState, find_secret};
 
 /// A secret's row, checked: its MAC, that it lies in the project its path names, and that it was not removed for good before.
 pub(super) fn checked(
@@ -138,6 +139,27 @@ pub(super) fn resource<'a>(path: &'a SecretPath, secret: Option<&'a SecretRow>, 
     let about =
         secret.map_or(About::default(), |secret| About { labels: Some(&secret.labels), owner: secret.owner.as_ref() });
     Resource::Secret { path, id: secret.map(|secret| secret.id), version, about }
+}
+
+/// Whether a secret at this path could be one that the caller may do this to. Otherwise nothing there is looked at: a refusal that takes as long whether or not
+/// something is there tells nothing.
+fn may_reach(app: &App, caller: &Caller, rules: &Rules, action: Action, path: &SecretPath) -> bool {
+    Outlook::new(app, caller, rules, action).decides(path) != Some(false)
+}
+
+/// The secret at a path, checked, where [`may_reach`] has it looked at.
+pub(super) async fn found(
+    app: &App,
+    connection: &mut Connection,
+    caller: &Caller,
+    rules: &Rules,
+    action: Action,
+    path: &SecretPath,
+) -> Result<Option<Verified<SecretRow>>, Failure> {
+    if !may_reach(app, caller, rules, action, path) {
+        return Ok(None);
+    }
+    checked(app, rules, find_secret(connection, path).await?)
 }
 
 /// Decides on a read, with a refusal's event. No connection is held any more.

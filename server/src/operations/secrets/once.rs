@@ -5,35 +5,76 @@
 //! again instead of waiting with a connection in its hand.
 
 use super::{
-    checked, event, resource,
+    event,
     work::{Halt, Work},
 };
 use crate::{
     app::{App, Caller},
     failure::Failure,
-    once::{KEPT, Once},
-    operations::authorization::{decide, refused, rules},
+    once::{Decided, KEPT, Once},
+    operations::authorization::{decide, refused, right_to, rules},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use strongroom_api::{
+    batch::{WriteResult, WriteResults},
+    metadata::{Changed, Placed},
+    secrets::PutResult,
+};
 use strongroom_core::{Action, AuditEvent, Scope};
 use strongroom_policy::{Denied, Resource};
-use strongroom_store::{AnswerRow, delete_answer, find_answer, find_secret, insert_answer, try_lock_answer};
+use strongroom_store::{AnswerRow, delete_answer, find_answer, insert_answer, try_lock_answer};
 
 /// What is kept of an answer.
 #[derive(Serialize, Deserialize)]
 struct Kept<T> {
     answer: T,
-    decided: Vec<(Action, String)>,
+    decided: Vec<Decided>,
+}
+
+/// What a write answers, and may answer again.
+pub(super) trait Answer: Serialize + DeserializeOwned {
+    /// Leaves out what is told only by a further right to this resource.
+    fn withhold(&mut self, _action: Action, _resource: &str) {}
+}
+
+impl Answer for () {}
+
+impl Answer for Placed {}
+
+impl Answer for PutResult {
+    fn withhold(&mut self, action: Action, resource: &str) {
+        self.unchanged &= action != Action::Read || self.path.as_str() != resource;
+    }
+}
+
+impl Answer for Changed {
+    fn withhold(&mut self, action: Action, resource: &str) {
+        if action == Action::Describe && self.path.as_str() == resource {
+            self.metadata = None;
+        }
+    }
+}
+
+impl Answer for WriteResults {
+    fn withhold(&mut self, action: Action, resource: &str) {
+        for result in &mut self.results {
+            match result {
+                WriteResult::Put(put) => put.withhold(action, resource),
+                WriteResult::Alias(changed) | WriteResult::Metadata(changed) => changed.withhold(action, resource),
+                WriteResult::Deleted(_) => {}
+            }
+        }
+    }
 }
 
 /// Runs an operation in a transaction of its own. With a key that was used before it is not run: the caller is authorised again for everything that was
-/// decided then, and given the same answer.
+/// decided then, on the secrets as they were then by the rules of now, and given the same answer, but for what he is not told any more.
 ///
 /// # Errors
 /// [`Failure::InProgress`] while the first request with the key is running, [`Failure::KeyReused`] where that was another request; else what the operation says.
 pub(super) async fn run<T, F>(app: &App, caller: &Caller, operation: F) -> Result<T, Failure>
 where
-    T: Serialize + DeserializeOwned,
+    T: Answer,
     F: AsyncFnOnce(&mut Work) -> Result<T, Halt>,
 {
     let mut work = Work::begin(app).await?;
@@ -52,12 +93,7 @@ where
 }
 
 /// Locks the key, and finds the answer that is kept under it.
-async fn look<T: DeserializeOwned>(
-    app: &App,
-    caller: &Caller,
-    once: &Once,
-    work: &mut Work,
-) -> Result<Option<Kept<T>>, Failure> {
+async fn look<T: Answer>(app: &App, caller: &Caller, once: &Once, work: &mut Work) -> Result<Option<Kept<T>>, Failure> {
     let keys = once.keys(&app.keyring(), &caller.identity.principal());
     // By the oldest key held: a replica that has not yet heard of a new one takes the same lock. Where they differ all the same, one of two answers cannot be
     // inserted, and its write does not happen.
@@ -93,39 +129,52 @@ async fn keep<T: Serialize>(app: &App, caller: &Caller, once: &Once, work: &mut 
 }
 
 /// Gives an answer again, to who would be allowed the write now. Its events say `replayed`.
-async fn again<T>(app: &App, caller: &Caller, mut work: Work, kept: Kept<T>) -> Result<T, Failure> {
-    let mut events = Vec::with_capacity(kept.decided.len());
-    for (action, resource) in kept.decided {
-        match decide_again(app, caller, &mut work, action, &resource).await? {
-            Ok(event) => events.push(event),
-            Err(denied) => {
+async fn again<T: Answer>(app: &App, caller: &Caller, mut work: Work, kept: Kept<T>) -> Result<T, Failure> {
+    let Kept { mut answer, decided } = kept;
+    let mut events = Vec::with_capacity(decided.len());
+    for decided in decided {
+        match decide_again(app, caller, &mut work, &decided).await? {
+            Again::Allowed(event) => events.push(*event),
+            Again::Withheld => answer.withhold(decided.action, &decided.resource),
+            Again::Denied(denied) => {
                 drop(work);
-                return Err(refused(app, caller, action, resource, denied).await);
+                return Err(refused(app, caller, decided.action, decided.resource, denied).await);
             }
         }
     }
     drop(work);
     app.audit.commit_all(events).await?;
-    Ok(kept.answer)
+    Ok(answer)
 }
 
-async fn decide_again(
-    app: &App,
-    caller: &Caller,
-    work: &mut Work,
-    action: Action,
-    name: &str,
-) -> Result<Result<AuditEvent, Denied>, Failure> {
+/// What a decision comes to now.
+enum Again {
+    Allowed(Box<AuditEvent>),
+    Withheld,
+    Denied(Denied),
+}
+
+async fn decide_again(app: &App, caller: &Caller, work: &mut Work, decided: &Decided) -> Result<Again, Failure> {
     let corrupt = |_| Failure::Integrity("idempotency_keys.answer names what cannot be".to_owned());
-    let scope = Scope::parse(name).map_err(corrupt)?;
+    let scope = Scope::parse(&decided.resource).map_err(corrupt)?;
     let project = scope.project();
     let rules = rules(app, work.connection(), caller, Some(&project)).await?;
-    let decision = match &scope {
-        Scope::Secret(path) => {
-            let secret = checked(app, &rules, find_secret(work.connection(), path).await?)?;
-            decide(app, caller, &rules, action, resource(path, secret.as_deref(), None))
-        }
-        Scope::Folder(_) => decide(app, caller, &rules, action, Resource::Project(&project)),
+    let resource = match &scope {
+        Scope::Secret(path) => decided.secret(path),
+        Scope::Folder(_) => Resource::Project(&project),
     };
-    Ok(decision.map(|grant| event(app, caller, (action, "replayed"), name.to_owned(), None, grant.policies().to_vec())))
+    let action = decided.action;
+    let grant = if decided.enriches {
+        match right_to(app, caller, &rules, action, resource) {
+            Some(grant) => grant,
+            None => return Ok(Again::Withheld),
+        }
+    } else {
+        match decide(app, caller, &rules, action, resource) {
+            Ok(grant) => grant,
+            Err(denied) => return Ok(Again::Denied(denied)),
+        }
+    };
+    let policies = grant.policies().to_vec();
+    Ok(Again::Allowed(Box::new(event(app, caller, (action, "replayed"), decided.resource.clone(), None, policies))))
 }

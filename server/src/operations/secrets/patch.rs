@@ -5,13 +5,13 @@ use super::{
     once::run,
     pointers::is_expired,
     put::{Put, check_reason, put_onto},
-    sealed, unsigned, with_key,
+    resource, sealed, unsigned, with_key,
     work::{Halt, Held, Work},
 };
 use crate::{
     app::{App, Caller},
     failure::Failure,
-    operations::{change::audited, secrets::precondition::Precondition},
+    operations::{authorization::right_to, change::audited, secrets::precondition::Precondition},
 };
 use std::collections::BTreeMap;
 use strongroom_api::{Update, secrets::PutResult};
@@ -37,7 +37,8 @@ pub struct Patch {
     pub expires_at: Update<Moment>,
 }
 
-/// Puts a version made of the current one's fields and others. It needs `write` only: the current value is opened, and nothing of it is told.
+/// Puts a version made of the current one's fields and others. It needs `write` only: the current value is opened, and nothing of it is told but whether the
+/// result is a payload.
 ///
 /// # Errors
 /// Among others [`Failure::Expired`], where the patch does not say when the secret expires from now on.
@@ -56,6 +57,7 @@ pub async fn patch_in(
 ) -> Result<PutResult, Halt> {
     let Patch { changes, reason, precondition, activate, expires_at } = patch;
     check_reason(reason.as_deref())?;
+    let changes = Bounded::new(changes)?;
     let held = work.hold(app, caller, path, Action::Write).await?;
     let secret = held.existing()?;
     if secret.deleted {
@@ -65,26 +67,61 @@ pub async fn patch_in(
         return Err(Failure::Expired.into());
     }
     precondition.check(held.rules.existing_project()?.settings(), Some(secret))?;
-    let payload = merged(current_fields(app, work, &held).await?, changes)?;
+    let merged = changes.merged(current_payload(app, work, &held).await?);
+    let payload = merged.map_err(|failure| {
+        let about = resource(path, Some(secret), Some(unsigned(secret.current_version)));
+        let reads = right_to(app, caller, &held.rules, Action::Read, about).is_some();
+        if reads { failure } else { Failure::Invalid(NO_PAYLOAD.to_owned()) }
+    })?;
     let put = Put { reason, precondition, activate, expires_at, ..Put::new(&payload) };
     put_onto(app, caller, work, held, put).await
 }
 
-fn merged(mut fields: BTreeMap<FieldName, SecretBytes>, changes: Changes) -> Result<Payload, Failure> {
-    for (name, value) in changes {
-        match value {
-            Some(value) => fields.insert(name, value),
-            None => fields.remove(&name),
-        };
+/// The one thing that is said of every refused result to those who may not read the secret: why it was refused tells what it holds.
+const NO_PAYLOAD: &str = "fields: with them the secret would not be 1 to 1,000 fields of together at most 1 MiB, or it holds raw bytes; whoever may read it is told which";
+
+/// Changes whose fields by themselves are not too many or too large: where they are, that says nothing of the secret.
+struct Bounded {
+    set: BTreeMap<FieldName, SecretBytes>,
+    removed: Vec<FieldName>,
+}
+
+impl Bounded {
+    fn new(changes: Changes) -> Result<Self, Failure> {
+        let (mut set, mut removed) = (BTreeMap::new(), Vec::new());
+        for (name, value) in changes {
+            match value {
+                Some(value) => drop(set.insert(name, value)),
+                None => removed.push(name),
+            }
+        }
+        if set.is_empty() {
+            return Ok(Self { set, removed });
+        }
+        match Payload::fields(set).map_err(|error| Failure::Invalid(format!("fields: {error}")))? {
+            Payload::Fields(set) => Ok(Self { set, removed }),
+            Payload::Raw { .. } => unreachable!("fields make a payload of fields"),
+        }
     }
-    Payload::fields(fields).map_err(|error| Failure::Invalid(format!("the patched secret: {error}")))
+
+    fn merged(self, current: Payload) -> Result<Payload, Failure> {
+        let Payload::Fields(mut fields) = current else {
+            let message = "fields: the secret holds raw bytes, which have none; put it whole";
+            return Err(Failure::Invalid(message.to_owned()));
+        };
+        fields.extend(self.set);
+        for name in &self.removed {
+            fields.remove(name);
+        }
+        Payload::fields(fields).map_err(|error| Failure::Invalid(format!("the patched secret: {error}")))
+    }
 }
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "whoever writes fields need not read the others, and is told nothing of them"
+    reason = "whoever writes fields need not read the others, and is told nothing of them but whether the result is a payload"
 )]
-async fn current_fields(app: &App, work: &mut Work, held: &Held) -> Result<BTreeMap<FieldName, SecretBytes>, Halt> {
+async fn current_payload(app: &App, work: &mut Work, held: &Held) -> Result<Payload, Halt> {
     let secret = held.existing()?;
     let missing = || Failure::Integrity(format!("the current version of {} is missing", secret.id));
     let row = read_version(work.connection(), secret.id, secret.current_version).await?.ok_or_else(missing)?;
@@ -96,10 +133,5 @@ async fn current_fields(app: &App, work: &mut Work, held: &Held) -> Result<BTree
         .keyring()
         .open_for_maintenance(key, &names, &sealed(&row), &Maintenance::assume())
         .map_err(|error| Failure::Integrity(error.to_string()))?;
-    match Payload::decode(&row.media_type, value).map_err(|error| Failure::Integrity(error.to_string()))? {
-        Payload::Fields(fields) => Ok(fields),
-        Payload::Raw { .. } => {
-            Err(Failure::Invalid("fields: the secret holds raw bytes, which have none; put it whole".to_owned()).into())
-        }
-    }
+    Ok(Payload::decode(&row.media_type, value).map_err(|error| Failure::Integrity(error.to_string()))?)
 }

@@ -1,19 +1,20 @@
 //! Where secrets lie: renaming, copying, moving. Both paths are locked in their order, so that two of these never wait for each other.
 
 use super::{
+    add::{insert, seal_version},
     change::write_row,
+    checked_version,
     delete::refuse_protected,
     once::run,
     opened,
     pointers::{is_expired, is_kept, pinned},
-    put::{insert, seal_version},
     resource, unsigned, with_key,
     work::{Halt, Held, Work},
 };
 use crate::{
     app::{App, Caller},
     failure::Failure,
-    operations::{authorization::decide, change::audited, secrets::checked_version},
+    operations::{authorization::decide, change::audited},
 };
 use strongroom_api::metadata::{CopiedVersions, Copy, Move, Placed, Rename};
 use strongroom_core::{Action, Payload, SecretId, SecretPath};
@@ -40,7 +41,7 @@ pub async fn rename_in(app: &App, caller: &Caller, work: &mut Work, rename: &Ren
     }
     let (mut from, mut to) =
         hold_both(app, caller, work, (&rename.from, Action::Delete), (&rename.to, Action::Write)).await?;
-    let managed = from.demand_of_project(app, caller, Action::ManageGrants)?;
+    let _ = from.demand_of_project(app, caller, Action::ManageGrants)?;
     let secret = from.existing()?;
     if secret.deleted {
         return Err(Failure::Deleted.into());
@@ -51,9 +52,10 @@ pub async fn rename_in(app: &App, caller: &Caller, work: &mut Work, rename: &Ren
         Ok(())
     })
     .await?;
-    // Another's put at the target may have made this wait.
+    // Another's lock may have made this wait.
     from.confirm(app, caller, work.connection()).await?;
     to.confirm(app, caller, work.connection()).await?;
+    let managed = from.demand_of_project(app, caller, Action::ManageGrants)?;
     let version = unsigned(row.current_version);
     for (held, path) in [(&from, &rename.from), (&to, &rename.to)] {
         work.changed(path);
@@ -71,8 +73,8 @@ pub async fn copy(app: &App, caller: &Caller, copy: &Copy) -> Result<Placed, Fai
 /// [`copy`] in a transaction. It needs `read` on each version copied, `write` at the target, and for labels and owner `manage-grants` there.
 pub async fn copy_in(app: &App, caller: &Caller, work: &mut Work, copy: &Copy) -> Result<Placed, Halt> {
     refuse_same(&copy.from, &copy.to)?;
-    let (from, to) = hold_both(app, caller, work, (&copy.from, Action::Read), (&copy.to, Action::Write)).await?;
-    place_copy(app, caller, work, &from, to, copy.versions, copy.metadata).await
+    let (mut from, to) = hold_both(app, caller, work, (&copy.from, Action::Read), (&copy.to, Action::Write)).await?;
+    place_copy(app, caller, work, &mut from, to, copy.versions, copy.metadata).await
 }
 
 /// Moves a secret to another project: every version that can be read goes there, and the source is purged.
@@ -88,13 +90,13 @@ pub async fn move_in(app: &App, caller: &Caller, work: &mut Work, moved: &Move) 
         return Err(Failure::Invalid("to: it is in the same project; rename the secret instead".to_owned()).into());
     }
     let (mut from, to) = hold_both(app, caller, work, (&moved.from, Action::Purge), (&moved.to, Action::Write)).await?;
-    let delete = from.demand(app, caller, Action::Delete)?;
-    // Decided before anything is looked at: each version is decided on once more.
-    let _ = from.demand(app, caller, Action::Read)?;
+    // Decided before anything is looked at: each version is decided on once more, and the deletion when all waits are over.
+    let _ = (from.demand(app, caller, Action::Delete)?, from.demand(app, caller, Action::Read)?);
     let secret = from.existing()?.id;
     refuse_protected(&from, from.existing()?)?;
-    let placed = place_copy(app, caller, work, &from, to, CopiedVersions::All, moved.metadata).await?;
+    let placed = place_copy(app, caller, work, &mut from, to, CopiedVersions::All, moved.metadata).await?;
     work.bury(app, caller, &mut from, &[0]).await?;
+    let delete = from.demand(app, caller, Action::Delete)?;
     purge_secret(work.connection(), secret).await?;
     work.changed(&moved.from);
     work.record(app, caller, &[&from.grant, &delete], &moved.from, None, "ok");
@@ -122,12 +124,13 @@ async fn place_copy(
     app: &App,
     caller: &Caller,
     work: &mut Work,
-    from: &Held,
+    from: &mut Held,
     mut to: Held,
     versions: CopiedVersions,
     metadata: bool,
 ) -> Result<Placed, Halt> {
-    let managed = if metadata { Some(to.demand_of_project(app, caller, Action::ManageGrants)?) } else { None };
+    let manages = |to: &Held| metadata.then(|| to.demand_of_project(app, caller, Action::ManageGrants)).transpose();
+    manages(&to)?;
     // The source's own project may be none; the target's must be there.
     to.rules.existing_project()?;
     let source = from.existing()?.clone();
@@ -142,10 +145,12 @@ async fn place_copy(
         CopiedVersions::Current => vec![source.current_version],
         CopiedVersions::All => live_versions(app, work, from, &source).await?,
     };
-    let row = target_row(app, &to, &source, versions, metadata)?;
+    let row = target_row(app, &to, &source, (versions, &numbers), metadata)?;
     if !insert(app, caller, work, &mut to, row.clone()).await? {
         return Err(Failure::Conflict(Conflict::Secret).into());
     }
+    // Decided anew: something may have been waited for.
+    let managed = manages(&to)?;
     for number in &numbers {
         copy_version(app, caller, work, from, &to, &source, (*number, &row, versions)).await?;
     }
@@ -162,7 +167,7 @@ fn target_row(
     app: &App,
     to: &Held,
     source: &SecretRow,
-    versions: CopiedVersions,
+    (versions, numbers): (CopiedVersions, &[i64]),
     metadata: bool,
 ) -> Result<SecretRow, Failure> {
     let project = to.rules.existing_project()?.id();
@@ -181,6 +186,8 @@ fn target_row(
         row.pending_version = source.pending_version;
         row.aliases = source.aliases.clone();
         row.oldest_version = source.oldest_version;
+        let kept = numbers.iter().filter(|number| **number >= row.oldest_version).count();
+        row.skipped_versions = row.latest_version - row.oldest_version + 1 - i64::try_from(kept).unwrap_or(0);
     }
     Ok(row)
 }
@@ -218,16 +225,17 @@ async fn live_versions(app: &App, work: &mut Work, from: &Held, source: &SecretR
     }
 }
 
-/// Reads one version by the caller's own right, and seals it anew for the copy.
+/// Reads one version by the caller's own right as it is now, and seals it anew for the copy.
 async fn copy_version(
     app: &App,
     caller: &Caller,
     work: &mut Work,
-    from: &Held,
+    from: &mut Held,
     to: &Held,
     source: &SecretRow,
     (number, target, versions): (i64, &SecretRow, CopiedVersions),
 ) -> Result<(), Halt> {
+    from.confirm(app, caller, work.connection()).await?;
     let about = resource(&from.path, Some(source), Some(unsigned(number)));
     let grant = decide(app, caller, &from.rules, Action::Read, about).map_err(|denied| Halt::Refused {
         action: Action::Read,

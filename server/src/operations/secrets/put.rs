@@ -1,29 +1,27 @@
 //! Putting a value.
 
 use super::{
-    change::{oldest_kept, write_row},
+    add::{add_version, create},
+    change::{Kept, write_row},
     checked_version,
     once::run,
     opened,
     pointers::{activate, is_expired},
     precondition::Precondition,
     resource, unsigned, with_key,
-    work::{Halt, Held, Work},
+    work::{Halt, Held, Work, right_to},
 };
 use crate::{
     app::{App, Caller},
     failure::Failure,
-    operations::{authorization::right_to, change::audited},
+    operations::change::audited,
 };
 use strongroom_api::{Update, secrets::PutResult};
-use strongroom_core::{Action, Labels, Moment, Owner, Payload, SecretId, SecretPath};
-use strongroom_crypto::{VersionNames, same_value};
+use strongroom_core::{Action, Labels, Moment, Owner, Payload, SecretPath};
+use strongroom_crypto::same_value;
 use strongroom_policy::Grant;
-use strongroom_store::{
-    SecretRow, VersionRow, VersionState, forget_expiry, has_room, insert_secret, insert_version, read_version,
-};
+use strongroom_store::{SecretRow, forget_expiry, read_version};
 use time::OffsetDateTime;
-use uuid::Uuid;
 
 /// Most characters of a reason.
 pub const MAX_REASON: usize = 256;
@@ -62,13 +60,13 @@ impl<'a> Put<'a> {
     }
 
     /// The right to set labels and owner, where there are any: they feed policies.
-    fn may_describe(&self, app: &App, caller: &Caller, held: &Held) -> Result<Option<Grant>, Halt> {
+    pub(super) fn may_describe(&self, app: &App, caller: &Caller, held: &Held) -> Result<Option<Grant>, Halt> {
         let describes = !self.labels.is_empty() || self.owner.is_some();
         describes.then(|| held.demand_of_project(app, caller, Action::ManageGrants)).transpose()
     }
 
     /// Sets labels and owner.
-    fn describe(&self, row: &mut SecretRow) -> Result<(), Failure> {
+    pub(super) fn describe(&self, row: &mut SecretRow) -> Result<(), Failure> {
         row.labels = row.labels.with(&self.labels).map_err(|error| Failure::Invalid(format!("labels: {error}")))?;
         if let Some(owner) = &self.owner {
             row.owner = Some(owner.clone());
@@ -147,6 +145,7 @@ pub(super) async fn put_onto(
     let version = secret.latest_version + 1;
     let lasting = secret.expires_at.filter(|_| !(put.activate && is_expired(&secret, now)));
     let expires_at = put.expires_at.map(OffsetDateTime::from).applied(lasting);
+    let kept = Kept::after_put(work, &secret, &settings).await?;
     let row = write_row(app, work, &secret, |row| {
         row.latest_version = version;
         if put.activate {
@@ -157,7 +156,7 @@ pub(super) async fn put_onto(
         }
         row.expires_at = expires_at;
         put.describe(row)?;
-        row.oldest_version = oldest_kept(row, &settings, version);
+        kept.note(row);
         Ok(())
     })
     .await?;
@@ -166,50 +165,6 @@ pub(super) async fn put_onto(
         work.expires(expires_at);
     }
     add_version(app, caller, work, held, (row.id, version), put).await
-}
-
-/// Adds the secret. `None` where another put came first.
-pub(super) async fn create(
-    app: &App,
-    caller: &Caller,
-    work: &mut Work,
-    held: &mut Held,
-    put: &Put<'_>,
-) -> Result<Option<(SecretId, i64)>, Halt> {
-    let project = held.rules.existing_project()?.clone();
-    put.precondition.check(project.settings(), None)?;
-    if !put.activate {
-        let message = "activate: the first version of a secret is current; leave it out";
-        return Err(Failure::Invalid(message.to_owned()).into());
-    }
-    let mut row = SecretRow::new(SecretId(Uuid::now_v7()), project.id(), held.path.clone(), app.clock.now());
-    row.expires_at = put.expires_at.map(OffsetDateTime::from).applied(None);
-    put.describe(&mut row)?;
-    if insert(app, caller, work, held, row.clone()).await? {
-        work.expires(row.expires_at);
-        Ok(Some((row.id, 1)))
-    } else {
-        Ok(None)
-    }
-}
-
-/// Adds a secret's row where nothing is at its path and its project has room. `false` where something came there first.
-pub(super) async fn insert(
-    app: &App,
-    caller: &Caller,
-    work: &mut Work,
-    held: &mut Held,
-    row: SecretRow,
-) -> Result<bool, Halt> {
-    let project = held.rules.existing_project()?.clone();
-    if let Some(most) = project.settings().max_secrets
-        && !has_room(work.connection(), project.id(), most).await?
-    {
-        return Err(Failure::ProjectFull.into());
-    }
-    let inserted = insert_secret(work.connection(), &app.keyring().mac_row(row)).await?;
-    held.confirm(app, caller, work.connection()).await?;
-    Ok(inserted)
 }
 
 /// Whether the current version has this value already: compared only for those who may read it. Who may not learns nothing, and nothing is opened for him.
@@ -237,62 +192,6 @@ async fn unchanged(
     work.record(app, caller, &[&held.grant], &held.path, Some(version), "unchanged");
     work.also_allowed_by(policies);
     Ok(Some(PutResult { path: held.path.clone(), version, created_at: row.created_at, unchanged: true }))
-}
-
-/// Seals the value, adds the version, and notes the event.
-pub(super) async fn add_version(
-    app: &App,
-    caller: &Caller,
-    work: &mut Work,
-    held: Held,
-    (secret, number): (SecretId, i64),
-    put: Put<'_>,
-) -> Result<PutResult, Halt> {
-    let version = unsigned(number);
-    let created_at = app.clock.now();
-    // Decided anew: something may have been waited for.
-    let describes = put.may_describe(app, caller, &held)?;
-    let row = VersionRow {
-        secret,
-        version: number,
-        author: caller.identity.principal(),
-        reason: put.reason,
-        media_type: put.payload.media_type().to_owned(),
-        created_at,
-        project_key_generation: 0,
-        wrapped_key: Vec::new(),
-        sealed_value: Vec::new(),
-        state: VersionState::Live,
-    };
-    seal_version(app, work, &held, row, put.payload).await?;
-    work.changed(&held.path);
-    work.record(app, caller, &[&held.grant], &held.path, Some(version), "ok");
-    // An event of its own: who looks for changes of rights must find labels among them.
-    if let Some(grant) = describes {
-        work.record(app, caller, &[&grant], &held.path, None, "ok");
-    }
-    Ok(PutResult { path: held.path, version, created_at, unchanged: false })
-}
-
-/// Seals a value for a version's row under the project's active key, and adds it.
-pub(super) async fn seal_version(
-    app: &App,
-    work: &mut Work,
-    held: &Held,
-    row: VersionRow,
-    payload: &Payload,
-) -> Result<(), Halt> {
-    let keyring = app.keyring();
-    let names = VersionNames { secret: row.secret, version: unsigned(row.version), media_type: payload.media_type() };
-    let sealed = keyring.seal_value(held.rules.existing_project()?.active_key()?, &names, &payload.encode());
-    let row = VersionRow {
-        project_key_generation: sealed.project_key_generation,
-        wrapped_key: sealed.wrapped_key,
-        sealed_value: sealed.sealed_value,
-        ..row
-    };
-    insert_version(work.connection(), &keyring.mac_row(row)).await?;
-    Ok(())
 }
 
 /// Refuses a reason that is too long or would break a line.

@@ -1,8 +1,8 @@
 //! Reading a value.
 
 use super::{
-    checked, checked_version, event, granted, leave_event, opened,
-    pointers::{is_expired, is_kept},
+    checked, checked_version, event, granted, leave_event, may_reach, opened,
+    pointers::{is_expired, is_kept, pointed},
     resource, unsigned, with_key,
 };
 use crate::{
@@ -62,13 +62,12 @@ async fn try_read(
 ) -> Result<ReadOutcome, Failure> {
     let mut connection = app.store.reader().await?;
     let rules = rules(app, &mut connection, caller, Some(&path.project())).await?;
-    let found = read_secret(
-        &mut connection,
-        path,
-        &stored_selector(selector),
-        known.and_then(|known| i64::try_from(known).ok()),
-    )
-    .await?;
+    let found = if may_reach(app, caller, &rules, Action::Read, path) {
+        let known = known.and_then(|known| i64::try_from(known).ok());
+        read_secret(&mut connection, path, &stored_selector(selector), known).await?
+    } else {
+        None
+    };
     // It decides which rows are looked at again, no more.
     let generation = |version: &Unverified<VersionRow>| version.claimed(|version| version.project_key_generation);
     let project = match found.as_ref().and_then(|found| found.version.as_ref()).map(generation) {
@@ -80,13 +79,12 @@ async fn try_read(
     drop(connection);
     let (secret, version) = found.map_or((None, None), |found| (Some(found.secret), found.version));
     let secret = checked(app, &rules, secret)?;
-    let version = match (&secret, version) {
-        (Some(secret), Some(version)) => Some(checked_version(app, &rules, secret, version)?),
-        _ => None,
-    };
-    let number = version.as_ref().map(|version| unsigned(version.version));
+    // A number below 1 was never given out.
+    let number =
+        secret.as_ref().and_then(|secret| pointed(secret, selector)).filter(|version| *version > 0).map(unsigned);
     let grant = granted(app, caller, &rules, Action::Read, resource(path, secret.as_deref(), number)).await?;
     let secret = secret.ok_or(Failure::NotFound)?;
+    let version = version.map(|version| checked_version(app, &rules, &secret, version)).transpose()?;
     if secret.deleted {
         return Err(Failure::Deleted);
     }
@@ -96,7 +94,8 @@ async fn try_read(
     if version.is_none() && points_somewhere(&secret, selector) {
         return Err(Failure::Integrity(format!("the version that {selector} of {} points at is missing", secret.id)));
     }
-    let version = version.filter(|version| is_kept(&secret, version.version)).ok_or(Failure::NotFound)?;
+    let is_meant = |version: i64| number == Some(unsigned(version)) && is_kept(&secret, version);
+    let version = version.filter(|version| is_meant(version.version)).ok_or(Failure::NotFound)?;
     match version.state {
         VersionState::Live => {}
         VersionState::Deleted => return Err(Failure::VersionDeleted),

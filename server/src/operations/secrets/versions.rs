@@ -1,7 +1,7 @@
 //! A secret's versions, without their values.
 
 use super::{
-    checked, checked_version, granted, leave_event,
+    checked_version, found, leave_event,
     pointers::{is_kept, names_of},
     resource, unsigned,
 };
@@ -9,13 +9,13 @@ use crate::{
     app::{App, Caller},
     failure::Failure,
     operations::{
-        authorization::{Rules, rules},
+        authorization::{Rules, decide, refused, rules},
         change::audited,
     },
 };
 use strongroom_api::secrets::{SecretVersions, VersionInfo, VersionState as ShownState};
 use strongroom_core::{Action, SecretPath, Verified};
-use strongroom_store::{Connection, SecretRow, VersionRow, VersionState, find_secret, find_version, versions_of};
+use strongroom_store::{Connection, SecretRow, VersionRow, VersionState, find_version, versions_of};
 
 /// Most versions of a page.
 pub const MAX_VERSIONS: u32 = 1_000;
@@ -43,16 +43,21 @@ async fn try_versions(
     let before = before.map(|before| i64::try_from(before).unwrap_or(i64::MAX));
     let mut connection = app.store.reader().await?;
     let rules = rules(app, &mut connection, caller, Some(&path.project())).await?;
-    let secret = checked(app, &rules, find_secret(&mut connection, path).await?)?;
-    let found = match &secret {
-        Some(secret) => versions_of(&mut connection, secret.id, before, i64::from(limit) + 1).await?,
-        None => Vec::new(),
+    let secret = found(app, &mut connection, caller, &rules, Action::Describe, path).await?;
+    let about = resource(path, secret.as_deref(), None);
+    let grant = match decide(app, caller, &rules, Action::Describe, about) {
+        Ok(grant) => grant,
+        Err(denied) => {
+            // Nobody holds a connection while he waits for an event.
+            drop(connection);
+            return Err(refused(app, caller, Action::Describe, about.name(), denied).await);
+        }
     };
-    drop(connection);
-    let grant = granted(app, caller, &rules, Action::Describe, resource(path, secret.as_deref(), None)).await?;
     let secret = secret.ok_or(Failure::NotFound)?;
-    let mut rows = Vec::with_capacity(found.len());
-    for row in found {
+    let page = versions_of(&mut connection, secret.id, before, i64::from(limit) + 1).await?;
+    drop(connection);
+    let mut rows = Vec::with_capacity(page.len());
+    for row in page {
         rows.push(checked_version(app, &rules, &secret, row)?);
     }
     let more = rows.len() > limit as usize;

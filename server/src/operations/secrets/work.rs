@@ -7,13 +7,14 @@
 //! }).await                                   // notices, manifests, events, commit; or the refusal's event
 //! ```
 
-use super::{checked, resource};
+use super::{checked, found, resource};
 use crate::{
     access::Ledger,
     app::{App, Caller},
     failure::Failure,
+    once::Decided,
     operations::{
-        authorization::{Rules, decide, refused, rules},
+        authorization::{self, Rules, decide, refused, rules},
         revision,
     },
 };
@@ -21,11 +22,11 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
-use strongroom_core::{Action, AuditEvent, Decision, ProjectName, SecretPath, Verified};
+use strongroom_core::{Action, AuditEvent, Decision, ProjectId, ProjectName, SecretPath, Unverified, Verified};
 use strongroom_policy::{Denied, Grant, Resource};
 use strongroom_store::{
-    Connection, ManifestScope, SecretRow, TombstoneRow, Transaction, find_secret, hold_keys, insert_tombstone,
-    lock_secret, notify_change,
+    Connection, ManifestScope, SecretRow, StoreError, TombstoneRow, Transaction, fits, hold_keys, hold_path,
+    insert_tombstone, lock_secret, notify_change, share_secret,
 };
 use time::OffsetDateTime;
 
@@ -34,14 +35,17 @@ const STALE: Duration = Duration::from_millis(100);
 
 /// A transaction in which secrets change; dropped, nothing happened.
 ///
-/// Locks are taken in one order, so that no two transactions wait for each other: rows of secrets by path, then the one lock under which access rows change.
-/// Whoever does several operations in one transaction takes their paths in that order, and what buries something last.
+/// Locks are taken in one order, so that no two transactions wait for each other: paths in their order (the secret's row, or where there is none and one may be
+/// put there the path itself), then the one lock under which access rows change, and at the very end those under which projects' secrets are counted. Whoever
+/// does several operations in one transaction takes their paths in that order, and what buries something last.
 #[must_use]
 pub struct Work {
     transaction: Transaction,
     events: Vec<AuditEvent>,
     changed: BTreeSet<SecretPath>,
     expires: bool,
+    /// The most secrets of each project that got one.
+    limits: BTreeMap<ProjectId, i32>,
     /// What is buried, by project. Written at the very end: a manifest that was written but not committed must be seen by no decision, which would keep it.
     ledgers: BTreeMap<ProjectName, Ledger>,
 }
@@ -95,7 +99,14 @@ impl Work {
         let mut transaction = app.store.begin().await?;
         // Before any rule or key is looked at: no key that this will write by is destroyed meanwhile.
         hold_keys(transaction.connection()).await?;
-        Ok(Self { transaction, events: Vec::new(), changed: BTreeSet::new(), expires: false, ledgers: BTreeMap::new() })
+        Ok(Self {
+            transaction,
+            events: Vec::new(),
+            changed: BTreeSet::new(),
+            expires: false,
+            limits: BTreeMap::new(),
+            ledgers: BTreeMap::new(),
+        })
     }
 
     /// The connection to work on.
@@ -103,8 +114,8 @@ impl Work {
         self.transaction.connection()
     }
 
-    /// Decides, locks the secret's row, and decides again where the row is not the one that was decided on, or where the wait for it was long enough for a
-    /// right to be revoked. Whoever is refused never holds the lock: he could keep others from writing with it.
+    /// Decides, locks the secret's row or its path, and decides again where the row is not the one that was decided on, or where the wait for it was long enough
+    /// for a right to be revoked. Whoever is refused never holds the lock: he could keep others from writing with it. Whoever only reads shares it.
     pub(super) async fn hold(
         &mut self,
         app: &App,
@@ -114,23 +125,46 @@ impl Work {
     ) -> Result<Held, Halt> {
         let decided = Instant::now();
         let rules = rules(app, self.connection(), caller, Some(&path.project())).await?;
-        let found = checked(app, &rules, find_secret(self.connection(), path).await?)?;
-        let grant = demand(app, caller, &rules, action, resource(path, found.as_deref(), None))?;
+        let before = found(app, self.connection(), caller, &rules, action, path).await?;
+        let grant = demand(app, caller, &rules, action, resource(path, before.as_deref(), None))?;
         let mut held = Held { path: path.clone(), rules, secret: None, grant, decided };
-        if let Some(found) = found {
-            let locked = lock_secret(self.connection(), path).await?;
-            held.refresh(app, caller, self.connection()).await?;
-            held.secret = checked(app, &held.rules, locked)?;
-            // Labels and owner count too: policies see them.
-            let same = held.secret.as_ref().is_some_and(|row| row.id == found.id && row.revision == found.revision);
-            if !same || held.decided != decided {
-                held.grant = held.demand(app, caller, action)?;
-            }
+        let locked = self.lock(path, action, before.is_some()).await?;
+        held.refresh(app, caller, self.connection()).await?;
+        held.secret = checked(app, &held.rules, locked)?;
+        // Labels and owner count too: policies see them.
+        let state = |secret: &Option<Verified<SecretRow>>| secret.as_ref().map(|row| (row.id, row.revision));
+        if state(&held.secret) != state(&before) || held.decided != decided {
+            held.grant = held.demand(app, caller, action)?;
         }
         if held.rules.project().is_some_and(|project| project.row().shredded) {
             return Err(Failure::Shredded.into());
         }
         Ok(held)
+    }
+
+    /// Locks the secret's row; where there is none any more, or none yet, and one may be put there, its path.
+    async fn lock(
+        &mut self,
+        path: &SecretPath,
+        action: Action,
+        is_there: bool,
+    ) -> Result<Option<Unverified<SecretRow>>, StoreError> {
+        let connection = self.connection();
+        if is_there {
+            let row = match action {
+                Action::Read => share_secret(connection, path).await?,
+                _ => lock_secret(connection, path).await?,
+            };
+            if row.is_some() {
+                return Ok(row);
+            }
+        }
+        if action != Action::Write {
+            return Ok(None);
+        }
+        hold_path(connection, path).await?;
+        // Another may have put it there before the path was ours.
+        lock_secret(connection, path).await
     }
 
     /// Takes the lock under which access rows change, decides again, and notes tombstones: of these versions, or with 0 of the whole secret.
@@ -195,6 +229,12 @@ impl Work {
         }
     }
 
+    /// Notes that a project got a secret, of which it may have so many. Looked at when the transaction ends: who waited for a secret with that lock in his hand
+    /// would be waited for.
+    pub(super) fn must_fit(&mut self, project: ProjectId, most: i32) {
+        self.limits.insert(project, most);
+    }
+
     /// Notes that a secret got an expiry: whoever looks after expiries may have to wake sooner.
     pub(super) fn expires(&mut self, at: Option<OffsetDateTime>) {
         self.expires |= at.is_some();
@@ -222,6 +262,11 @@ impl Work {
     }
 
     async fn commit(mut self, app: &App) -> Result<(), Failure> {
+        for (project, most) in std::mem::take(&mut self.limits) {
+            if !fits(self.transaction.connection(), project, most).await? {
+                return Err(Failure::ProjectFull);
+            }
+        }
         for path in std::mem::take(&mut self.changed) {
             notify_change(self.transaction.connection(), &path).await?;
         }
@@ -289,7 +334,22 @@ fn demand(app: &App, caller: &Caller, rules: &Rules, action: Action, resource: R
         denied,
     })?;
     if let Some(once) = &caller.once {
-        once.note(action, resource.name());
+        once.note(Decided::needed(action, &resource));
     }
     Ok(grant)
+}
+
+/// A right that makes a write's answer richer, where not having it is no refusal.
+pub(super) fn right_to(
+    app: &App,
+    caller: &Caller,
+    rules: &Rules,
+    action: Action,
+    resource: Resource<'_>,
+) -> Option<Grant> {
+    let grant = authorization::right_to(app, caller, rules, action, resource)?;
+    if let Some(once) = &caller.once {
+        once.note(Decided::enriching(action, &resource));
+    }
+    Some(grant)
 }
