@@ -28,7 +28,7 @@ pub enum Rotate {
     },
 }
 
-/// `POST /api/v1/keys/destroy`: a term that nothing uses any more is erased for good.
+/// `POST /api/v1/keys/destroy`: a term that nothing uses any more is erased from the database. Copies from before still have it.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
