@@ -1,11 +1,13 @@
 //! Backups: whole, sealed, verified by the root key alone, and restored into an empty database.
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::Value;
 use std::{collections::BTreeSet, io::Cursor};
 use strongroom_api::{
     ErrorCode,
     access::{Policy, Role},
     backup::{EndLine, parse_row, row_line},
+    metadata::{PutAlias, Target},
     routes,
 };
 use strongroom_client::{ErrorKind, PutOptions};
@@ -13,7 +15,8 @@ use strongroom_core::{Action, FixedClock, SecretBytes, SystemClock};
 use strongroom_crypto::RootKey;
 use strongroom_server::Server;
 use strongroom_server::backup::{CannotRestore, CannotVerify, Report, rehearse, restore, verify};
-use strongroom_store::{BACKUP_TABLES, InstanceKind, LEFT_OUT, Options, Store};
+use strongroom_server::{Server, anchor::AnchorPlace};
+use strongroom_store::{BACKUP_TABLES, BackupRow, InstanceKind, LEFT_OUT, Options, ProjectKeyRow, Store};
 use strongroom_tests::{
     INSTANCE, Sql, TestDatabase, TestServer, empty_database, field, fields, logged, path, pinned, project, raw_bytes,
     reference,
@@ -268,6 +271,48 @@ async fn what_rotted_is_told_from_what_somebody_changed() {
 #[tokio::test]
 async fn what_cannot_be_restored_is_refused_and_changes_nothing() {
     let server = full().await;
+#[tokio::test]
+async fn a_value_that_is_lost_is_not_called_sound() {
+    let server = full().await;
+    let stable = PutAlias { version: Target::Number(1), if_version: None };
+    // A free alias: `previous` has moved on.
+    server.admin().put(&path("shop/db"), fields(&[("password", "third")]), PutOptions::default()).await.unwrap();
+    server.admin().point_alias(&path("shop/db"), "stable", &stable).await.unwrap();
+    let (backup, root, keyring) = (take(&server).await, root(&server), server.keyring().await);
+    assert_eq!(verify(&backup[..], &root).await.unwrap().problems, []);
+
+    let id = server.sql().await.rows("SELECT id FROM secrets WHERE path = 'shop/db'").await[0]["id"].clone();
+    let is_pointed_at = |row: &str| {
+        let row: Value = serde_json::from_str(row).unwrap();
+        row["secret_id"] == id && row["version"] == 1
+    };
+    let without =
+        forged(&backup, |table, row| (table != "secret_versions" || !is_pointed_at(row)).then(|| row.to_owned()));
+    let found = verify(&without[..], &root).await.unwrap();
+    assert!(
+        wrong(&found).contains("secret_versions: an alias points at it, and it is missing"),
+        "{:?}",
+        found.problems
+    );
+
+    // Somebody with the keys, or a defect: the key of a project that lives is destroyed, and its values are there.
+    let destroyed = forged(&backup, |table, row| {
+        if table != "project_keys" {
+            return Some(row.to_owned());
+        }
+        let Ok(BackupRow::ProjectKey(key)) = BackupRow::parse("project_keys", row) else { panic!("{row}") };
+        let key = keyring.verify_row(key).unwrap().into_inner();
+        let key = keyring.mac_row(ProjectKeyRow { state: "destroyed".to_owned(), wrapped: Vec::new(), ..key });
+        let mut row: Value = serde_json::from_str(row).unwrap();
+        (row["state"], row["wrapped"]) = ("destroyed".into(), "".into());
+        row["mac"] = BASE64_STANDARD.encode(&key.mac().tag).into();
+        Some(row.to_string())
+    });
+    let found = verify(&destroyed[..], &root).await.unwrap();
+    let lost = "secret_versions: the project's key of generation 1 was destroyed, and its value is lost";
+    assert!(wrong(&found).contains(lost), "{:?}", found.problems);
+}
+
     let (backup, own) = (take(&server).await, root(&server));
     assert!(matches!(
         verify(&backup[..], &RootKey::generate()).await.unwrap_err(),

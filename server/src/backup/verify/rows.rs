@@ -303,8 +303,12 @@ impl<'a> Rows<'a> {
             self.problems.add("secrets", key, "it was removed for good, and its row is back".to_owned());
         }
         if !self.shredded.contains(&row.project) {
-            let pointed = [Some(row.current_version), row.previous_version, row.pending_version];
-            self.pointed.extend(pointed.into_iter().flatten().map(|version| (row.id, version)));
+            let fixed = [Some(row.current_version), row.previous_version, row.pending_version];
+            let free = row
+                .aliases
+                .iter()
+                .map(|(_, version)| i64::try_from(version).expect("aliases hold versions of the database"));
+            self.pointed.extend(fixed.into_iter().flatten().chain(free).map(|version| (row.id, version)));
         }
         let path = row.path.to_string();
         self.secrets.insert(row.id, Secret { project: row.project, latest_version: row.latest_version, path });
@@ -344,7 +348,12 @@ impl<'a> Rows<'a> {
         let key = match self.project_keys.get(&(project, generation)) {
             Some(Some(key)) => key,
             // Destroyed with its project: what is sealed under it is gone, as was wanted.
-            Some(None) => return Ok(()),
+            Some(None) if self.shredded.contains(&project) => return Ok(()),
+            Some(None) => {
+                return Err(format!(
+                    "the project's key of generation {generation} was destroyed, and its value is lost"
+                ));
+            }
             None => return Err(format!("its project has no key of generation {generation} that opens")),
         };
         let version = u64::try_from(row.version).map_err(|_| "its number is below 1".to_owned())?;
