@@ -10,7 +10,7 @@ use crate::{
     cluster::{Reviewers, install_jwt_provider},
     follow::{follow, write_anchor},
     http,
-    instance::{CannotOpen, Instance, check_existing, open_or_create},
+    instance::{CannotOpen, Opened, check_existing, open_or_create},
     keys::Keys,
     metrics,
     once::keep_pruning,
@@ -92,7 +92,7 @@ pub async fn open_app_at(
     };
     let store = Store::connect(url, &options)?;
     wait_for_database(&store).await?;
-    let instance = loop {
+    let Opened { instance, keyring } = loop {
         match open_instance(&store, root.keys(), settings, clock.as_ref()).await {
             Err(error) if error.is_root_away() => {
                 waiting.pause(&format!("{:#}", anyhow::Error::new(error))).await;
@@ -101,7 +101,7 @@ pub async fn open_app_at(
             opened => break opened?,
         }
     };
-    let keys = Arc::new(Keys::new(root.keys().clone(), instance.keyring.clone()));
+    let keys = Arc::new(Keys::new(root.keys().clone(), keyring));
     let (audit, writing) = AuditWriter::start(store.clone(), keys.clone(), clock.clone());
     let app = Arc::new(App {
         instance,
@@ -135,7 +135,7 @@ async fn open_instance(
     root: &RootKeys,
     settings: &Settings,
     clock: &dyn Clock,
-) -> Result<Instance, CannotOpen> {
+) -> Result<Opened, CannotOpen> {
     // A database that is somebody else's is left as it is, its schema too.
     check_existing(store, root, &settings.instance, settings.kind).await?;
     store.migrate().await?;

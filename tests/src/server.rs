@@ -217,9 +217,9 @@ impl TestServer {
     pub async fn keyring(&self) -> Arc<Keyring> {
         let root = Root::open(&self.settings.root_key).unwrap();
         let store = Store::connect(&self.database.url(), &Options::default()).unwrap();
-        let instance = open_or_create(&store, &**root.keys(), INSTANCE, InstanceKind::Dev, &SystemClock).await.unwrap();
+        let opened = open_or_create(&store, &**root.keys(), INSTANCE, InstanceKind::Dev, &SystemClock).await.unwrap();
         store.close().await;
-        instance.keyring
+        opened.keyring
     }
 
     /// The admin's token.

@@ -251,8 +251,7 @@ impl AccessCache {
         let loaded = Arc::new(loaded);
         let mut kept = self.instance.write().expect("nothing panics while it holds this lock");
         if kept.as_ref().is_none_or(|kept| kept.manifest.row.epoch <= loaded.manifest.row.epoch) {
-            *kept = Some(loaded.clone());
-            // Under the same lock, so that an older keyring never follows a newer one.
+            // Under the same lock, so that an older keyring never follows a newer one. What other servers ended is not kept here either: it holds keys.
             adopt_keyring();
         }
         loaded
@@ -261,16 +260,23 @@ impl AccessCache {
     fn keep_project(&self, loaded: ProjectAccess) -> Arc<ProjectAccess> {
         let loaded = Arc::new(loaded);
         let mut kept = self.projects.write().expect("nothing panics while it holds this lock");
-        if kept.get(&loaded.id()).is_none_or(|kept| kept.manifest.row.epoch <= loaded.manifest.row.epoch) {
+        if instance.as_ref().is_some_and(|instance| stands_in(instance, &loaded))
+            && kept.get(&loaded.id()).is_none_or(|kept| kept.manifest.row.epoch <= loaded.manifest.row.epoch)
+        {
             kept.insert(loaded.id(), loaded.clone());
         }
         loaded
     }
+            let mut projects = self.projects.write().expect("nothing panics while it holds this lock");
+            projects.retain(|_, project| stands_in(&loaded, project));
+            *kept = Some(loaded.clone());
 
-    /// Forgets a project that is gone.
-    pub fn forget_project(&self, project: ProjectId) {
-        self.projects.write().expect("nothing panics while it holds this lock").remove(&project);
-    }
+/// Whether a project is what the instance says: still there, and shredded or not as it was.
+fn stands_in(instance: &InstanceAccess, project: &ProjectAccess) -> bool {
+    let row = instance.project(&project.row.name);
+    row.is_some_and(|row| row.id == project.row.id && row.shredded == project.row.shredded)
+        // Held meanwhile, so that what ended while it was loaded is not kept after all.
+        let instance = read(&self.instance);
 }
 
 fn standing(kept: Option<&Checked>, found: &Unverified<ManifestRow>) -> Standing {
