@@ -69,7 +69,7 @@ pub struct Keys {
     pub purpose_keys: Vec<PurposeKey>,
     /// Projects with more than one generation of their key in use.
     pub project_keys: Vec<ProjectKey>,
-    /// How many wrapped keys the current root key has not wrapped yet.
+    /// How many wrapped keys the current root key has not wrapped yet. Where the server cannot read it now, all of them.
     pub root_outdated: u64,
     /// Which root key wraps now, opaque; nothing while a key service has not said yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]

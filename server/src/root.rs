@@ -74,8 +74,9 @@ impl RootKeyProvider for KeyFile {
         Box::pin(async move { self.key()?.unwrap(names, wrapped).await })
     }
 
-    fn is_current(&self, names: RootWrapped, wrapped: &[u8]) -> bool {
-        self.key().is_ok_and(|key| key.is_current(names, wrapped))
+    /// A file that is away, or another one than at the start, says nothing of what is wrapped.
+    fn is_current(&self, names: RootWrapped, wrapped: &[u8]) -> Option<bool> {
+        self.key().ok()?.is_current(names, wrapped)
     }
 }
 
@@ -191,6 +192,26 @@ mod tests {
         well(&RootKeySettings::only(kms.clone()), &["{provider=\"current\"} 0"]).await;
         let both = RootKeySettings { previous: Some(kms), ..RootKeySettings::only(file) };
         well(&both, &["{provider=\"current\"} 1", "{provider=\"previous\"} 0"]).await;
+    #[tokio::test]
+    async fn a_key_file_that_is_away_or_exchanged_makes_nothing_outdated_and_never_changes_by_itself() {
+        let directory = std::env::temp_dir().join(format!("strongroom-root-{}", uuid::Uuid::new_v4()));
+        std::fs::create_dir(&directory).unwrap();
+        let (file, other) = (directory.join("root.key"), directory.join("other.key"));
+        RootKey::create_file(&file).unwrap();
+        RootKey::create_file(&other).unwrap();
+        let root = Root::open(&RootKeySettings::only(RootKeySource::File(file.clone()))).unwrap();
+        let names = RootWrapped::Term { instance: strongroom_core::InstanceId(uuid::Uuid::nil()), term: 1 };
+        let wrapped = root.keys().wrap(names, &SecretBytes::new(b"a term".to_vec())).await.unwrap();
+        assert_eq!(root.keys().needs_rewrap(names, &wrapped), Some(false));
+        assert_eq!(root.keys().needs_rewrap(names, b"another's"), Some(true));
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(root.keys().needs_rewrap(names, &wrapped), None, "it is away");
+        std::fs::rename(&other, &file).unwrap();
+        assert_eq!(root.keys().needs_rewrap(names, &wrapped), None, "it is another");
+        assert!(!root.keys().changes_by_itself());
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+
         std::fs::remove_dir_all(&directory).unwrap();
     }
 }

@@ -272,6 +272,18 @@ pub async fn remac_rotation(connection: &mut Connection, row: &Maced<RotationRow
     one_row("rotations", &result)
 }
 
+/// Removes finished rotations but for the last of them. One that somebody holds is left for the next time.
+pub async fn prune_rotations(connection: &mut Connection, kept: i64) -> Result<(), StoreError> {
+    sqlx::query!(
+        "DELETE FROM rotations WHERE id IN (
+             SELECT id FROM rotations WHERE finished_at IS NOT NULL ORDER BY finished_at DESC, id DESC OFFSET $1 FOR UPDATE SKIP LOCKED)",
+        kept
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 /// Removes finished rotations whose MAC is of an older generation: nothing is left that could check it.
 pub async fn delete_finished_rotations(connection: &mut Connection, before_generation: i32) -> Result<(), StoreError> {
     sqlx::query!("DELETE FROM rotations WHERE finished_at IS NOT NULL AND mac_generation < $1", before_generation)

@@ -38,7 +38,7 @@ impl Wrapped {
 
     /// Whether each of them is to be wrapped anew. They are all, or none.
     fn needs_rewrap(&self, root: &RootKeys) -> bool {
-        let needs = self.keys.each_ref().map(|(names, wrapped)| root.needs_rewrap(*names, wrapped));
+        let needs = self.keys.each_ref().map(|(names, wrapped)| root.needs_rewrap(*names, wrapped).unwrap());
         assert_eq!(needs[0], needs[1]);
         needs[0]
     }
@@ -118,6 +118,32 @@ async fn what_a_plugin_wrapped_with_its_earlier_key_is_wrapped_anew_by_itself() 
 }
 
 #[tokio::test]
+async fn two_plugins_that_do_not_agree_about_the_key_do_not_undo_each_others_work_for_ever() {
+    let plugin = Plugin::start().await;
+    plugin.add_key("key-2");
+    let mut server = TestServer::start_with(|settings| settings.root_key = plugin.settings()).await;
+    let mut other = Plugin::away();
+    other.share_keys_of(&plugin);
+    other.behaves(&json!({"key": "key-2"}));
+    other.run().await;
+    server.settings.root_key = other.settings();
+    let replica = server.replica().await.unwrap();
+    let mut sql = server.sql().await;
+    eventually("one of them has the keys wrapped anew", async || {
+        sql.count("rotations WHERE kind = 'root' AND finished_at IS NOT NULL").await == 1
+    })
+    .await;
+    // Both go on looking for work meanwhile.
+    for term in 2..5 {
+        server.admin().rotate(&Rotate::Term { compromised: false, accept_unanchored: false }).await.unwrap();
+        let finished = format!("rotations WHERE kind = 'term' AND target = {term} AND finished_at IS NOT NULL");
+        eventually("a term is made", async || sql.count(&finished).await == 1).await;
+    }
+    assert_eq!(sql.count("rotations WHERE kind = 'root'").await, 1);
+    replica.stop().await;
+}
+
+#[tokio::test]
 async fn a_key_that_changed_between_two_calls_is_asked_for_again_and_taken() {
     let plugin = Plugin::start().await;
     let root = root(&plugin.settings()).await;
@@ -127,7 +153,7 @@ async fn a_key_that_changed_between_two_calls_is_asked_for_again_and_taken() {
     let names = RootWrapped::Term { instance: InstanceId(uuid::Uuid::nil()), term: 1 };
     let wrapped = root.wrap(names, &strongroom_core::SecretBytes::new(b"hunter2".to_vec())).await.unwrap();
     assert_eq!(root.key_id().as_deref(), Some("key-2"));
-    assert!(!root.needs_rewrap(names, &wrapped));
+    assert_eq!(root.needs_rewrap(names, &wrapped), Some(false));
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ mod step;
 mod term;
 
 pub(crate) use project_key::next_generation;
-pub(crate) use root::outdated;
+pub(crate) use root::count_outdated;
 pub(crate) use step::resource;
 
 use crate::{
@@ -19,10 +19,10 @@ use crate::{
     metrics as names,
 };
 use std::{collections::HashMap, sync::Arc, time::Duration};
-use step::Step;
+use step::{KEPT, Step};
 use strongroom_core::{Action, Decision, Unverified, Verified};
 use strongroom_store::{
-    Progress, RotationKind, RotationRow, claim_rotation, note_failure, open_rotations, update_progress,
+    Progress, RotationKind, RotationRow, claim_rotation, note_failure, open_rotations, prune_rotations, update_progress,
 };
 use tokio::{sync::watch, time::timeout};
 use uuid::Uuid;
@@ -166,3 +166,4 @@ async fn finish(app: &App, row: &Verified<RotationRow>) -> Result<Turn, Failure>
     step.commit(None).await?;
     Ok(Turn::Moved)
 }
+    prune_rotations(transaction.connection(), KEPT).await?;
