@@ -245,8 +245,8 @@ pub async fn update_progress(connection: &mut Connection, id: Uuid, progress: &P
     one_row("rotations", &result)
 }
 
-/// Writes why a step failed, where nobody works on the rotation now: whether it was written.
-pub async fn note_failure(connection: &mut Connection, id: Uuid, failure: &str) -> Result<bool, StoreError> {
+/// Writes why the last step failed, or that it did not, where nobody works on the rotation now: whether it was written.
+pub async fn note_failure(connection: &mut Connection, id: Uuid, failure: Option<&str>) -> Result<bool, StoreError> {
     let result = sqlx::query!(
         "UPDATE rotations SET failure = $2 WHERE id = (SELECT id FROM rotations WHERE id = $1 AND finished_at IS NULL FOR UPDATE SKIP LOCKED)",
         id,
