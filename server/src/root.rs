@@ -14,7 +14,7 @@ use strongroom_core::SecretBytes;
 use strongroom_crypto::{ProviderAnswer, ProviderError, RootKey, RootKeyError, RootKeyProvider, RootKeys, RootWrapped};
 use tokio::{task::JoinSet, time::Instant};
 
-/// How long a start pauses before it asks a provider again.
+/// How long a start pauses before it asks again.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How often a start that waits says so.
 const SAY_EVERY: Duration = Duration::from_secs(10);
@@ -139,17 +139,29 @@ impl Source {
     }
 }
 
-/// A start that waits for a provider.
-#[derive(Debug, Default)]
+/// A start that waits for something.
+#[derive(Debug)]
 pub struct Waiting {
+    what: &'static str,
     said: Option<Instant>,
 }
 
+impl Default for Waiting {
+    fn default() -> Self {
+        Self::new("the root key's provider")
+    }
+}
+
 impl Waiting {
+    /// A start that may have to wait for this.
+    pub fn new(what: &'static str) -> Self {
+        Self { what, said: None }
+    }
+
     /// Waits for a second, and says what for: the first time, and then every ten seconds.
     pub async fn pause(&mut self, error: &str) {
         if self.said.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
-            tracing::warn!(error, "waiting for the root key's provider; until it is there, nothing is written");
+            tracing::warn!(error, "waiting for {}; until it is there, nothing is served", self.what);
             self.said = Some(Instant::now());
         }
         tokio::time::sleep(PAUSE).await;
@@ -181,18 +193,6 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_metric_says_of_each_provider_whether_it_is_well() {
-        let directory = std::env::temp_dir().join(format!("strongroom-root-{}", uuid::Uuid::new_v4()));
-        std::fs::create_dir(&directory).unwrap();
-        let file = directory.join("root.key");
-        RootKey::create_file(&file).unwrap();
-        let file = RootKeySource::File(file);
-        let kms = RootKeySource::Kms { socket: directory.join("none.sock"), timeout: Duration::from_secs(1) };
-        well(&RootKeySettings::only(file.clone()), &["{provider=\"current\"} 1"]).await;
-        well(&RootKeySettings::only(kms.clone()), &["{provider=\"current\"} 0"]).await;
-        let both = RootKeySettings { previous: Some(kms), ..RootKeySettings::only(file) };
-        well(&both, &["{provider=\"current\"} 1", "{provider=\"previous\"} 0"]).await;
-    #[tokio::test]
     async fn a_key_file_that_is_away_or_exchanged_makes_nothing_outdated_and_never_changes_by_itself() {
         let directory = std::env::temp_dir().join(format!("strongroom-root-{}", uuid::Uuid::new_v4()));
         std::fs::create_dir(&directory).unwrap();
@@ -212,6 +212,18 @@ mod tests {
         std::fs::remove_dir_all(&directory).unwrap();
     }
 
+    #[tokio::test]
+    async fn the_metric_says_of_each_provider_whether_it_is_well() {
+        let directory = std::env::temp_dir().join(format!("strongroom-root-{}", uuid::Uuid::new_v4()));
+        std::fs::create_dir(&directory).unwrap();
+        let file = directory.join("root.key");
+        RootKey::create_file(&file).unwrap();
+        let file = RootKeySource::File(file);
+        let kms = RootKeySource::Kms { socket: directory.join("none.sock"), timeout: Duration::from_secs(1) };
+        well(&RootKeySettings::only(file.clone()), &["{provider=\"current\"} 1"]).await;
+        well(&RootKeySettings::only(kms.clone()), &["{provider=\"current\"} 0"]).await;
+        let both = RootKeySettings { previous: Some(kms), ..RootKeySettings::only(file) };
+        well(&both, &["{provider=\"current\"} 1", "{provider=\"previous\"} 0"]).await;
         std::fs::remove_dir_all(&directory).unwrap();
     }
 }

@@ -13,7 +13,6 @@ use strongroom_api::{
 use strongroom_client::{ErrorKind, PutOptions};
 use strongroom_core::{Action, FixedClock, SecretBytes, SystemClock};
 use strongroom_crypto::RootKey;
-use strongroom_server::Server;
 use strongroom_server::backup::{CannotRestore, CannotVerify, Report, rehearse, restore, verify};
 use strongroom_server::{Server, anchor::AnchorPlace};
 use strongroom_store::{BACKUP_TABLES, BackupRow, InstanceKind, LEFT_OUT, Options, ProjectKeyRow, Store};
@@ -126,15 +125,19 @@ async fn a_backup_is_sealed_verified_and_restored_with_everything_in_it() {
     let report = restore_into(&database, &backup, &root(&server)).await.unwrap();
     assert!(report.is_sound());
     let after = Sql::connect(&database.url()).await.dump().await;
-    for table in before
-        .keys()
-        .filter(|table| !["secrets", "secret_versions", "audit_events", "restores"].contains(&table.as_str()))
-    {
+    for table in before.keys().filter(|table| {
+        !["secrets", "secret_versions", "audit_events", "restores", "manifests"].contains(&table.as_str())
+    }) {
         if BACKUP_TABLES.contains(&table.as_str()) {
             assert_eq!(before[table], after[table], "{table}");
         }
     }
     assert_eq!(after["secret_versions"].len(), 5);
+    for (before, after) in before["manifests"].iter().zip(&after["manifests"]) {
+        assert_eq!((&before["scope"], &before["root"]), (&after["scope"], &after["root"]), "over the same rows");
+        let [before, after] = [before, after].map(|row| row["epoch"].as_i64().unwrap() >> 32);
+        assert!(after > before, "of another branch");
+    }
 
     server.settings.database_url = SecretBytes::from(database.url());
     server.restart().await;
@@ -269,9 +272,6 @@ async fn what_rotted_is_told_from_what_somebody_changed() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_restored_is_refused_and_changes_nothing() {
-    let server = full().await;
-#[tokio::test]
 async fn a_value_that_is_lost_is_not_called_sound() {
     let server = full().await;
     let stable = PutAlias { version: Target::Number(1), if_version: None };
@@ -313,6 +313,9 @@ async fn a_value_that_is_lost_is_not_called_sound() {
     assert!(wrong(&found).contains(lost), "{:?}", found.problems);
 }
 
+#[tokio::test]
+async fn what_cannot_be_restored_is_refused_and_changes_nothing() {
+    let server = full().await;
     let (backup, own) = (take(&server).await, root(&server));
     assert!(matches!(
         verify(&backup[..], &RootKey::generate()).await.unwrap_err(),
@@ -359,4 +362,49 @@ async fn a_forged_note_of_a_restore_keeps_the_server_from_starting() {
     server.sql().await.run(forged).await;
     let error = Server::start(&server.settings).await.err().expect("it does not start");
     assert!(format!("{error:#}").contains("a row of the table restores was not written by this instance"), "{error:#}");
+}
+
+#[tokio::test]
+async fn what_a_restore_left_behind_is_never_taken_for_newer() {
+    let mut server = TestServer::start_with(|settings| {
+        let directory = settings.certificate.parent().unwrap().to_owned();
+        settings.anchor = Some(AnchorPlace::File(directory.join("anchor")));
+    })
+    .await;
+    server.project("shop").await;
+    server.admin().put(&path("shop/db"), fields(&[("a", "1")]), PutOptions::default()).await.unwrap();
+    let backup = take(&server).await;
+    // Afterwards access rows change, and a project comes.
+    server.grant("user:eve", &[Action::Read], "shop/").await;
+    server.project("more").await;
+    server.stop().await;
+    let mut left = server.sql().await;
+
+    let database = empty_database().await;
+    restore_into(&database, &backup, &root(&server)).await.unwrap();
+    server.settings.database_url = SecretBytes::from(database.url());
+    let refused = async |server: &TestServer| match Server::start(&server.settings).await {
+        Ok(_) => panic!("it started"),
+        Err(error) => format!("{error:#}"),
+    };
+    let message = refused(&server).await;
+    assert!(message.contains("its anchor of") && message.contains("--accept-older-database"), "{message}");
+    server.settings.accept_older_database = true;
+    server.restart().await;
+    server.settings.accept_older_database = false;
+    assert_eq!(server.admin().projects().await.unwrap().len(), 1);
+
+    // Somebody who has the rows of the lost database writes them into this one.
+    let mut sql = Sql::connect(&database.url()).await;
+    sql.run("SET session_replication_role = replica").await;
+    for table in BACKUP_TABLES {
+        let rows = Value::Array(left.rows(&format!("SELECT * FROM {table}")).await).to_string().replace('\'', "''");
+        let put = format!("INSERT INTO {table} SELECT * FROM json_populate_recordset(NULL::{table}, '{rows}')");
+        sql.run(&format!("DELETE FROM {table}; {put}")).await;
+    }
+    let answer = server.request("GET", routes::PROJECTS, Some(server.admin_token()), None).await;
+    assert_eq!((answer.status, answer.code().as_str()), (500, "integrity"));
+    server.stop().await;
+    let message = refused(&server).await;
+    assert!(message.contains("the database is older than its anchor"), "{message}");
 }

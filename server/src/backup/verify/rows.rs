@@ -2,6 +2,7 @@
 
 use super::{CannotVerify, Problems};
 use crate::{
+    access::branch,
     failure::Failure,
     keys::{wrapped_purpose_key, wrapped_term},
 };
@@ -163,6 +164,8 @@ impl<'a> Rows<'a> {
             wrong.push(("(file)", "line 1".to_owned(), "the header names another instance than the rows"));
         }
         let mut in_header: Vec<_> = header.manifests.iter().collect();
+        let of_instance = self.manifests.iter().find(|manifest| manifest.scope == ManifestScope::Instance);
+        let of_instance = of_instance.map_or(0, |manifest| branch::of(manifest.epoch));
         for manifest in &self.manifests {
             let name = scope_name(manifest.scope);
             let entries = match manifest.scope {
@@ -180,6 +183,9 @@ impl<'a> Rows<'a> {
                     && in_header.epoch == manifest.epoch
                     && in_header.root == BASE64_STANDARD.encode(&manifest.root)
             };
+            if branch::of(manifest.epoch) != of_instance {
+                wrong.push(("manifests", name.clone(), "it is of another branch than the instance's: of a state that was left when the database was restored"));
+            }
             match in_header.iter().position(said) {
                 Some(at) => drop(in_header.swap_remove(at)),
                 None => wrong.push(("manifests", name, "the header says otherwise of it")),
