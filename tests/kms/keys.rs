@@ -127,19 +127,25 @@ async fn two_plugins_that_do_not_agree_about_the_key_do_not_undo_each_others_wor
     other.behaves(&json!({"key": "key-2"}));
     other.run().await;
     server.settings.root_key = other.settings();
+    let before = Wrapped::of(&server).await;
     let replica = server.replica().await.unwrap();
     let mut sql = server.sql().await;
-    eventually("one of them has the keys wrapped anew", async || {
-        sql.count("rotations WHERE kind = 'root' AND finished_at IS NOT NULL").await == 1
-    })
-    .await;
+    eventually("the newcomer has the keys wrapped anew", async || Wrapped::of(&server).await.keys != before.keys).await;
+    let root = "rotations WHERE kind = 'root'";
+    eventually("it is finished", async || sql.count(&format!("{root} AND finished_at IS NULL")).await == 0).await;
+    let after = Wrapped::of(&server).await;
+    // Nobody remembers that there was one a moment ago.
+    sql.run("DELETE FROM rotations").await;
     // Both go on looking for work meanwhile.
     for term in 2..5 {
         server.admin().rotate(&Rotate::Term { compromised: false, accept_unanchored: false }).await.unwrap();
         let finished = format!("rotations WHERE kind = 'term' AND target = {term} AND finished_at IS NOT NULL");
         eventually("a term is made", async || sql.count(&finished).await == 1).await;
     }
-    assert_eq!(sql.count("rotations WHERE kind = 'root'").await, 1);
+    assert_eq!(sql.count(root).await, 0, "the other one does not undo it");
+    let mac_key = "instance WHERE keyring_mac_key = ";
+    let hex = strongroom_tests::hex(&after.keys[0].1);
+    assert_eq!(sql.count(&format!("{mac_key}'\\x{hex}'")).await, 1);
     replica.stop().await;
 }
 
