@@ -23,7 +23,7 @@ use uuid::Uuid;
 /// How long after a rotation of the root key no server starts one by itself.
 const PAUSE: Duration = Duration::from_mins(10);
 /// How often it is looked whether everything is wrapped by the key that a service changed to.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// What the root wraps, as it stands.
 type Wrapped = (RootWrapped, Vec<u8>);
