@@ -28,7 +28,7 @@ pub enum Rotate {
     },
 }
 
-/// `POST /api/v1/keys/destroy`: a term that nothing uses any more is erased for good.
+/// `POST /api/v1/keys/destroy`: a term that nothing uses any more is erased from the database. Copies from before still have it.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
@@ -69,7 +69,7 @@ pub struct Keys {
     pub purpose_keys: Vec<PurposeKey>,
     /// Projects with more than one generation of their key in use.
     pub project_keys: Vec<ProjectKey>,
-    /// How many wrapped keys the current root key has not wrapped yet.
+    /// How many wrapped keys the current root key has not wrapped yet. Where the server cannot read it now, all of them.
     pub root_outdated: u64,
     /// Which root key wraps now, opaque; nothing while a key service has not said yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]

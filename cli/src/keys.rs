@@ -76,7 +76,8 @@ pub(crate) enum RotateVerb {
 
 #[derive(Subcommand)]
 pub(crate) enum DestroyVerb {
-    /// A term.
+    /// A term that nothing uses any more. Backups and the write-ahead log from before still have it: they open with the root key of that time, as docs/keys.md
+    /// says.
     #[command(after_help = "Example: strongroom keys destroy term 1")]
     Term {
         /// Its number.
@@ -102,6 +103,9 @@ impl KeyVerb {
             Self::Rotate { what } => rotate(&client, what, printer).await,
             Self::Destroy { what: DestroyVerb::Term { number } } => {
                 client.destroy_term(number).await?;
+                remark(
+                    "backups and the write-ahead log from before still have it, wrapped by the root key of that time",
+                );
                 printer.result(&format!("term {number} is destroyed"), &json!({"destroyed": number}))
             }
             Self::Confirm { scope, root } => {

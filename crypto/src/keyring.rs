@@ -541,7 +541,7 @@ mod tests {
                 self.0.unwrap(ANY, wrapped)
             }
 
-            fn is_current(&self, _: RootWrapped, wrapped: &[u8]) -> bool {
+            fn is_current(&self, _: RootWrapped, wrapped: &[u8]) -> Option<bool> {
                 self.0.is_current(ANY, wrapped)
             }
         }
@@ -564,11 +564,14 @@ mod tests {
         let both = RootKeys::new(new.clone(), Some(old));
         let mac = RootWrapped::KeyringMacKey { instance: INSTANCE };
         let term = RootWrapped::Term { instance: INSTANCE, term: 1 };
-        assert!(both.needs_rewrap(mac, &wrapped.mac_key) && both.needs_rewrap(term, &wrapped.terms[0].wrapped));
+        let needed = |keys: &WrappedKeyring| {
+            (both.needs_rewrap(mac, &keys.mac_key), both.needs_rewrap(term, &keys.terms[0].wrapped))
+        };
+        assert_eq!(needed(&wrapped), (Some(true), Some(true)));
         let mut rewrapped = wrapped.clone();
         rewrapped.mac_key = now(rewrap(&both, mac, &wrapped.mac_key)).unwrap();
         rewrapped.terms[0].wrapped = now(rewrap(&both, term, &wrapped.terms[0].wrapped)).unwrap();
-        assert!(!both.needs_rewrap(mac, &rewrapped.mac_key) && !both.needs_rewrap(term, &rewrapped.terms[0].wrapped));
+        assert_eq!(needed(&rewrapped), (Some(false), Some(false)));
         assert!(open(&new, INSTANCE, &rewrapped).is_ok());
         assert!(matches!(now(rewrap(&both, mac, &wrapped.terms[0].wrapped)), Err(KeyringError::Damaged { .. })));
     }

@@ -25,9 +25,14 @@ pub trait RootKeyProvider: Send + Sync + fmt::Debug {
     /// Unwraps what [`Self::wrap`] gave, also with an earlier key where the provider still has it.
     fn unwrap<'a>(&'a self, names: RootWrapped, wrapped: &'a [u8]) -> ProviderAnswer<'a, SecretBytes>;
 
-    /// Whether `wrapped` was made by this provider and with the key that wraps now. Asks nobody. It decides about work to do, never about trust: what
-    /// it looks at may not be authenticated yet.
-    fn is_current(&self, names: RootWrapped, wrapped: &[u8]) -> bool;
+    /// Whether `wrapped` was made by this provider and with the key that wraps now; `None` while that cannot be told. Asks nobody. It decides about work to
+    /// do, never about trust: what it looks at may not be authenticated yet.
+    fn is_current(&self, names: RootWrapped, wrapped: &[u8]) -> Option<bool>;
+
+    /// Whether the key that wraps may become another one by itself, as a key service's does. [`Self::key_id`] is another one then.
+    fn changes_by_itself(&self) -> bool {
+        false
+    }
 }
 
 /// What lies behind a [`ProviderError`].
@@ -71,10 +76,10 @@ impl RootKeys {
         self.previous.is_some()
     }
 
-    /// Whether `wrapped` is to be wrapped anew: by the previous provider, or with an earlier key of the current one. Asks nobody, so it is cheap enough
-    /// to be asked of every wrapped key once a minute.
-    pub fn needs_rewrap(&self, names: RootWrapped, wrapped: &[u8]) -> bool {
-        !self.is_current(names, wrapped)
+    /// Whether `wrapped` is to be wrapped anew: it is the previous provider's, or of an earlier key of the current one. `None` while that cannot be told.
+    /// Asks nobody, so it is cheap enough to be asked of every wrapped key once a minute.
+    pub fn needs_rewrap(&self, names: RootWrapped, wrapped: &[u8]) -> Option<bool> {
+        self.is_current(names, wrapped).map(|current| !current)
     }
 }
 
@@ -103,8 +108,12 @@ impl RootKeyProvider for RootKeys {
         })
     }
 
-    fn is_current(&self, names: RootWrapped, wrapped: &[u8]) -> bool {
+    fn is_current(&self, names: RootWrapped, wrapped: &[u8]) -> Option<bool> {
         self.current.is_current(names, wrapped)
+    }
+
+    fn changes_by_itself(&self) -> bool {
+        self.current.changes_by_itself()
     }
 }
 
@@ -135,8 +144,8 @@ mod tests {
             Box::pin(async { Err(ProviderError::Unavailable("away".into())) })
         }
 
-        fn is_current(&self, _: RootWrapped, _: &[u8]) -> bool {
-            false
+        fn is_current(&self, _: RootWrapped, _: &[u8]) -> Option<bool> {
+            None
         }
     }
 
@@ -149,10 +158,10 @@ mod tests {
         let (old, new) = (Arc::new(RootKey::generate()), Arc::new(RootKey::generate()));
         let both = RootKeys::new(new.clone(), Some(old.clone()));
         let by_old = wrapped_by(&old);
-        assert!(both.needs_rewrap(NAMES, &by_old));
+        assert_eq!(both.needs_rewrap(NAMES, &by_old), Some(true));
         let opened = now(both.unwrap(NAMES, &by_old)).unwrap();
         let again = now(both.wrap(NAMES, &opened)).unwrap();
-        assert!(!both.needs_rewrap(NAMES, &again));
+        assert_eq!(both.needs_rewrap(NAMES, &again), Some(false));
         assert_eq!(now(new.unwrap(NAMES, &again)).unwrap().expose_bytes(), b"hunter2");
         assert!(matches!(now(old.unwrap(NAMES, &again)), Err(ProviderError::Envelope(_))));
         assert_eq!(both.key_id(), new.key_id());

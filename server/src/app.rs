@@ -5,7 +5,7 @@ use crate::{
     failure::Failure, instance::Instance, keys::Keys, metrics as names, once::Once, serve::Deadlines,
     watchers::Watchers,
 };
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 use strongroom_core::{Action, AuditEvent, Clock, Decision, Identity, MacRow, RoleName, Unverified, Verified};
 use strongroom_crypto::Keyring;
 use strongroom_policy::Engine;
@@ -52,6 +52,8 @@ pub struct App {
     pub session_seconds: u32,
     /// How long clients may take.
     pub deadlines: Deadlines,
+    /// How often all access rows are checked, by one server for all, and the anchor is compared where nothing changed.
+    pub check_every: Duration,
     /// The last look at whether the database answers.
     pub readiness: Mutex<Option<(Instant, bool)>>,
     /// Requests that are being served; beyond that newcomers are told to come again.

@@ -3,18 +3,19 @@
 
 use crate::{
     access::{Access, check_everything},
-    anchor::Checkpoint,
+    anchor::write_anchor,
     app::{App, Origin},
+    failing::Failing,
     failure::{Failure, alarm},
     metrics as names,
 };
 use std::{sync::Arc, time::Duration};
 use strongroom_core::{Action, Decision};
-use strongroom_store::{beat, leave, manifests, revision, try_duty};
+use strongroom_store::{beat, leave, revision, try_duty};
 use time::OffsetDateTime;
 use tokio::{
     sync::watch,
-    time::{Instant, interval, timeout},
+    time::{Instant, interval_at, timeout},
 };
 use uuid::Uuid;
 
@@ -26,50 +27,82 @@ const BEAT: Duration = Duration::from_secs(5);
 const COMPLETE: Duration = Duration::from_secs(2);
 /// A server that was not seen for so long is forgotten.
 const FORGET: time::Duration = time::Duration::minutes(10);
-/// How often everything is checked, by one server for all.
-const CHECK_EVERY: Duration = Duration::from_mins(5);
-/// The duty of that check.
+/// The duty of checking everything, which one server does for all.
 const CHECK_DUTY: i32 = 1;
 
 /// Follows until the server stops.
-pub(crate) async fn follow(app: Arc<App>, mut stop: watch::Receiver<bool>) {
-    let mut follower = Follower {
-        id: Uuid::now_v7(),
-        started_at: app.clock.now(),
-        beat_at: None,
-        epoch: 0,
-        lacks_keys: false,
-        anchored: None,
-        checked_at: Instant::now(),
-        app,
+pub(crate) async fn follow(app: Arc<App>, stop: watch::Receiver<bool>) {
+    let beating =
+        Beating { id: Uuid::now_v7(), started_at: app.clock.now(), beat_at: None, epoch: 0, lacks_keys: false };
+    tokio::join!(
+        repeat(&app, Duty::Beat(beating), stop.clone()),
+        repeat(&app, Duty::Anchor(Anchoring::default()), stop.clone()),
+        repeat(&app, Duty::Check, stop),
+    );
+}
+
+/// What a server does by itself. Each goes on by itself, so that what keeps one waiting or failing neither keeps nor hides another.
+enum Duty {
+    Beat(Beating),
+    Anchor(Anchoring),
+    Check,
+}
+
+async fn repeat(app: &App, mut duty: Duty, mut stop: watch::Receiver<bool>) {
+    let (first, every) = match duty {
+        Duty::Beat(_) | Duty::Anchor(_) => (Duration::ZERO, EVERY),
+        Duty::Check => (app.check_every, app.check_every),
     };
-    let mut ticks = interval(EVERY);
+    let mut ticks = interval_at(Instant::now() + first, every);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut failing = false;
+    let mut failing = Failing::default();
     loop {
         tokio::select! {
             biased;
-            () = crate::serve::stopped(&mut stop) => return follower.leave().await,
+            () = crate::serve::stopped(&mut stop) => break,
             _ = ticks.tick() => {}
         }
-        match follower.step().await {
-            Ok(()) => failing = false,
-            // Once an outage, not twice a second.
-            Err(failure) if failing => tracing::debug!(error = %failure, "still cannot follow"),
-            Err(failure) => {
-                failing = true;
-                if let Failure::Integrity(_) = failure {
-                    metrics::counter!(names::INTEGRITY).increment(1);
-                    leave_event(&follower.app, "instance".to_owned(), &failure).await;
+        match duty.step(app).await {
+            Ok(()) => failing.ends(),
+            Err(error) => {
+                let text = format!("{error:#}");
+                // Once an outage, not twice a second.
+                if !failing.is_new(&text) {
+                    tracing::debug!(error = text, "{}, still", duty.failed());
+                    continue;
                 }
-                tracing::error!(error = %failure, "cannot follow the access rows");
+                tracing::error!(error = text, "{}", duty.failed());
+                if let Some(failure @ Failure::Integrity(_)) = error.downcast_ref() {
+                    metrics::counter!(names::INTEGRITY).increment(1);
+                    leave_event(app, "instance".to_owned(), failure).await;
+                }
             }
+        }
+    }
+    if let Duty::Beat(beating) = duty {
+        beating.leave(app).await;
+    }
+}
+
+impl Duty {
+    async fn step(&mut self, app: &App) -> anyhow::Result<()> {
+        match self {
+            Self::Beat(beating) => Ok(beating.step(app).await?),
+            Self::Anchor(anchoring) => anchoring.step(app).await,
+            Self::Check => Ok(check(app).await?),
+        }
+    }
+
+    fn failed(&self) -> &'static str {
+        match self {
+            Self::Beat(_) => "cannot follow the access rows",
+            Self::Anchor(_) => "cannot keep the anchor",
+            Self::Check => "cannot check the access rows, or they do not stand it",
         }
     }
 }
 
-struct Follower {
-    app: Arc<App>,
+struct Beating {
     id: Uuid,
     started_at: OffsetDateTime,
     beat_at: Option<Instant>,
@@ -77,46 +110,56 @@ struct Follower {
     epoch: i64,
     /// Whether new keys wait for the root key's provider.
     lacks_keys: bool,
-    /// The revision that was anchored last.
-    anchored: Option<i64>,
-    checked_at: Instant,
 }
 
-impl Follower {
-    async fn step(&mut self) -> Result<(), Failure> {
-        self.app.access.forget_unused(Instant::now().into_std());
-        let now = {
-            let mut connection = self.app.store.reader().await?;
-            let access = Access::now(&self.app, &mut connection, None).await?;
-            let epoch = access.instance.manifest().epoch;
-            let row = revision(&mut connection)
-                .await?
-                .ok_or_else(|| Failure::Integrity("the access revision is missing".to_owned()))?;
-            (epoch, self.app.verify(row)?.revision)
+#[derive(Default)]
+struct Anchoring {
+    /// The revision that was anchored last, and when.
+    anchored: Option<(i64, Instant)>,
+}
+
+impl Anchoring {
+    async fn step(&mut self, app: &App) -> anyhow::Result<()> {
+        if app.anchor.is_none() {
+            return Ok(());
+        }
+        let row = {
+            let mut connection = app.store.reader().await?;
+            revision(&mut connection).await?
         };
-        let (epoch, revision) = now;
-        let epoch = if self.complete().await? { epoch } else { self.epoch };
+        let row = row.ok_or_else(|| Failure::Integrity("the access revision is missing".to_owned()))?;
+        let revision = app.verify(row)?.revision;
+        // What somebody sets back changes no revision: the anchor is compared from time to time all the same.
+        let holds = |(anchored, at): (i64, Instant)| anchored == revision && at.elapsed() < app.check_every;
+        if !self.anchored.is_some_and(holds) {
+            write_anchor(app).await?;
+            self.anchored = Some((revision, Instant::now()));
+        }
+        Ok(())
+    }
+}
+
+impl Beating {
+    async fn step(&mut self, app: &App) -> Result<(), Failure> {
+        app.access.forget_unused(Instant::now().into_std());
+        let epoch = {
+            let mut connection = app.store.reader().await?;
+            Access::now(app, &mut connection, None).await?.instance.manifest().epoch
+        };
+        let epoch = if self.complete(app).await? { epoch } else { self.epoch };
         if epoch != self.epoch || self.beat_at.is_none_or(|at| at.elapsed() >= BEAT) {
-            let now = self.app.clock.now();
-            let mut transaction = self.app.store.begin().await?;
+            let now = app.clock.now();
+            let mut transaction = app.store.begin().await?;
             beat(transaction.connection(), self.id, self.started_at, now, epoch, now - FORGET).await?;
             transaction.commit().await?;
             (self.epoch, self.beat_at) = (epoch, Some(Instant::now()));
-        }
-        if self.anchored != Some(revision) && self.app.anchor.is_some() {
-            write_anchor(&self.app, false).await?;
-            self.anchored = Some(revision);
-        }
-        if self.checked_at.elapsed() >= CHECK_EVERY {
-            self.checked_at = Instant::now();
-            self.check().await?;
         }
         Ok(())
     }
 
     /// Opens keys that are not in use yet. `false` while the root key's provider is away: this server has not followed until then, and rotations wait for it.
-    async fn complete(&mut self) -> Result<bool, Failure> {
-        let outcome = timeout(COMPLETE, self.app.keys.complete()).await;
+    async fn complete(&mut self, app: &App) -> Result<bool, Failure> {
+        let outcome = timeout(COMPLETE, app.keys.complete()).await;
         let outcome = outcome.unwrap_or(Err(Failure::Unavailable("the root key's provider, which is slow,")));
         let complete = match outcome {
             Ok(()) => true,
@@ -131,9 +174,9 @@ impl Follower {
     }
 
     /// Says that this server is gone, so that no rotation waits for it. Where that fails, it waits until the server was not seen for a while.
-    async fn leave(&self) {
+    async fn leave(&self, app: &App) {
         let left = async {
-            let mut transaction = self.app.store.begin().await?;
+            let mut transaction = app.store.begin().await?;
             leave(transaction.connection(), self.id).await?;
             transaction.commit().await
         };
@@ -141,64 +184,25 @@ impl Follower {
             tracing::debug!(error = %error, "the row of this server stays behind");
         }
     }
-
-    async fn check(&self) -> Result<(), Failure> {
-        let mut transaction = self.app.store.begin().await?;
-        if !try_duty(transaction.connection(), CHECK_DUTY).await? {
-            return Ok(());
-        }
-        let survey = check_everything(&self.app, transaction.connection()).await?;
-        drop(transaction);
-        for (project, damage) in &survey.damaged {
-            alarm(damage, "checking everything");
-            leave_event(&self.app, format!("{project}/"), damage).await;
-        }
-        tracing::debug!(
-            scopes = survey.scopes,
-            damaged = survey.damaged.len(),
-            "all access rows were compared with their manifests"
-        );
-        Ok(())
-    }
 }
 
-/// Writes what the manifests are now into the anchor. With `force` whatever stands there is written over.
-///
-/// # Errors
-/// [`Failure::Integrity`] when the database is older than the anchor, or lacks a manifest that stands in it: then the anchor stays, for it is the evidence.
-pub(crate) async fn write_anchor(app: &App, force: bool) -> Result<(), Failure> {
-    let Some(place) = &app.anchor else { return Ok(()) };
-    let away = |error: anyhow::Error| {
-        metrics::gauge!(names::ANCHOR_FAILING).set(1.0);
-        tracing::error!(
-            error = format!("{error:#}"),
-            "the anchor cannot be written; a rollback from now on would not be noticed"
-        );
-        Failure::Unavailable("the anchor's place")
-    };
-    let mac = app.keyring();
-    let mac = mac.keyring_mac();
-    // Before the manifests: whatever another server wrote here, the database has it already.
-    let standing = if force { None } else { place.read().await.map_err(away)? };
-    let standing = standing.map(|text| Checkpoint::open(&text, mac)).transpose()?;
-    let (instance, rows) = {
-        let mut connection = app.store.reader().await?;
-        let instance = Access::now(app, &mut connection, None).await?.instance;
-        (instance, app.verify_all(manifests(&mut connection).await?)?)
-    };
-    let rows: Vec<_> = rows.iter().map(|row| &**row).collect();
-    let checkpoint = Checkpoint::new(app.instance.id.0, app.clock.now(), rows.iter().copied());
-    if let Some(standing) = standing {
-        standing
-            .check(app.instance.id.0, &rows, |project| instance.is_buried(project))
-            .map_err(|disagreement| Failure::Integrity(disagreement.to_string()))?;
-        if standing.manifests == checkpoint.manifests {
-            return Ok(());
-        }
+async fn check(app: &App) -> Result<(), Failure> {
+    let mut transaction = app.store.begin().await?;
+    if !try_duty(transaction.connection(), CHECK_DUTY).await? {
+        return Ok(());
     }
-    let written = place.write(&checkpoint, mac).await;
-    metrics::gauge!(names::ANCHOR_FAILING).set(if written.is_ok() { 0.0 } else { 1.0 });
-    written.map_err(away)
+    let survey = check_everything(app, transaction.connection()).await?;
+    drop(transaction);
+    for (project, damage) in &survey.damaged {
+        alarm(damage, "checking everything");
+        leave_event(app, format!("{project}/"), damage).await;
+    }
+    tracing::debug!(
+        scopes = survey.scopes,
+        damaged = survey.damaged.len(),
+        "all access rows were compared with their manifests"
+    );
+    Ok(())
 }
 
 async fn leave_event(app: &App, resource: String, failure: &Failure) {

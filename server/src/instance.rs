@@ -24,6 +24,13 @@ pub struct Instance {
     pub name: String,
     /// What it is for.
     pub kind: InstanceKind,
+}
+
+/// An instance and its keyring. They part at once: the keyring changes while the server runs, and whoever kept this one would keep keys that were destroyed.
+#[derive(Debug)]
+pub struct Opened {
+    /// The instance.
+    pub instance: Instance,
     /// Its keys.
     pub keyring: Arc<Keyring>,
 }
@@ -85,7 +92,7 @@ pub async fn open_or_create(
     name: &str,
     kind: InstanceKind,
     clock: &dyn Clock,
-) -> Result<Instance, CannotOpen> {
+) -> Result<Opened, CannotOpen> {
     let mut transaction = store.begin().await?;
     lock_instance(transaction.connection()).await?;
     let stored = Rows::read(transaction.connection()).await?;
@@ -106,7 +113,7 @@ pub async fn open_or_create(
     create(transaction.connection(), &keyring, wrapped, name, kind, clock).await?;
     transaction.commit().await?;
     tracing::info!(instance = %id, name, kind = kind.as_str(), "a new instance was made");
-    Ok(Instance { id, name: name.to_owned(), kind, keyring: Arc::new(keyring) })
+    Ok(Opened { instance: Instance { id, name: name.to_owned(), kind }, keyring: Arc::new(keyring) })
 }
 
 /// Refuses a database that holds another instance, before anything is done to it. An empty one passes. What the row claims is not verified here: it can only
@@ -157,7 +164,7 @@ impl Rows {
     }
 
     /// Checks them, and opens the keyring that checked them.
-    async fn open(self, root: &dyn RootKeyProvider, name: &str, kind: InstanceKind) -> Result<Instance, CannotOpen> {
+    async fn open(self, root: &dyn RootKeyProvider, name: &str, kind: InstanceKind) -> Result<Opened, CannotOpen> {
         // The MAC's key stands in the row that it authenticates: it is sealed under the root key for the id that the row claims, so it opens for no other.
         let (id, wrapped) = self.instance.claimed(|row| (row.id, row.keyring_mac_key.clone()));
         let mac = KeyringMac::open(root, id, &wrapped).await?;
@@ -185,7 +192,8 @@ impl Rows {
         if !self.has_manifest {
             return Err(CannotOpen::NoManifest);
         }
-        Ok(Instance { id: row.id, name: row.name.clone(), kind: row.kind, keyring: Arc::new(keyring) })
+        let instance = Instance { id: row.id, name: row.name.clone(), kind: row.kind };
+        Ok(Opened { instance, keyring: Arc::new(keyring) })
     }
 }
 

@@ -11,6 +11,7 @@ pub mod app;
 mod audit;
 pub mod backup;
 pub mod cluster;
+mod failing;
 pub mod failure;
 mod follow;
 pub mod http;

@@ -17,6 +17,8 @@ pub const EVALUATION_ERRORS: &str = "strongroom_policy_evaluation_errors_total";
 pub const INTEGRITY: &str = "strongroom_integrity_failures_total";
 /// Whether the anchor cannot be written.
 pub const ANCHOR_FAILING: &str = "strongroom_anchor_failing";
+/// How full the anchor's place is.
+pub const ANCHOR_FULLNESS: &str = "strongroom_anchor_fullness";
 /// Audit events written.
 pub const AUDIT_EVENTS: &str = "strongroom_audit_events_total";
 /// Transactions that wrote them.
@@ -40,7 +42,16 @@ pub const ALL: &[(&str, &str, &str)] = &[
     (DENIED, "counter", "Requests refused by policy, by action"),
     (EVALUATION_ERRORS, "counter", "Policies that failed to evaluate; each is a denial, and a reason to look"),
     (INTEGRITY, "counter", "Rows or sealed values that are not what Strongroom wrote; each is a reason to wake up"),
-    (ANCHOR_FAILING, "gauge", "1 while the anchor cannot be written: a rollback of the database would not be noticed"),
+    (
+        ANCHOR_FAILING,
+        "gauge",
+        "1 while the anchor cannot be written or disagrees with the database: a rollback of the database would not be noticed",
+    ),
+    (
+        ANCHOR_FULLNESS,
+        "gauge",
+        "How much of what its place takes the anchor fills, 0 to 1; what does not fit is not written. It grows by some 130 bytes a project",
+    ),
     (AUDIT_EVENTS, "counter", "Audit events committed"),
     (AUDIT_COMMITS, "counter", "Transactions that committed groups of audit events"),
     (WATCHES, "gauge", "Open watches"),

@@ -14,7 +14,7 @@ use strongroom_core::SecretBytes;
 use strongroom_crypto::{ProviderAnswer, ProviderError, RootKey, RootKeyError, RootKeyProvider, RootKeys, RootWrapped};
 use tokio::{task::JoinSet, time::Instant};
 
-/// How long a start pauses before it asks a provider again.
+/// How long a start pauses before it asks again.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How often a start that waits says so.
 const SAY_EVERY: Duration = Duration::from_secs(10);
@@ -74,8 +74,9 @@ impl RootKeyProvider for KeyFile {
         Box::pin(async move { self.key()?.unwrap(names, wrapped).await })
     }
 
-    fn is_current(&self, names: RootWrapped, wrapped: &[u8]) -> bool {
-        self.key().is_ok_and(|key| key.is_current(names, wrapped))
+    /// A file that is away, or another one than at the start, says nothing of what is wrapped.
+    fn is_current(&self, names: RootWrapped, wrapped: &[u8]) -> Option<bool> {
+        self.key().ok()?.is_current(names, wrapped)
     }
 }
 
@@ -138,17 +139,29 @@ impl Source {
     }
 }
 
-/// A start that waits for a provider.
-#[derive(Debug, Default)]
+/// A start that waits for something.
+#[derive(Debug)]
 pub struct Waiting {
+    what: &'static str,
     said: Option<Instant>,
 }
 
+impl Default for Waiting {
+    fn default() -> Self {
+        Self::new("the root key's provider")
+    }
+}
+
 impl Waiting {
+    /// A start that may have to wait for this.
+    pub fn new(what: &'static str) -> Self {
+        Self { what, said: None }
+    }
+
     /// Waits for a second, and says what for: the first time, and then every ten seconds.
     pub async fn pause(&mut self, error: &str) {
         if self.said.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
-            tracing::warn!(error, "waiting for the root key's provider; until it is there, nothing is written");
+            tracing::warn!(error, "waiting for {}; until it is there, nothing is served", self.what);
             self.said = Some(Instant::now());
         }
         tokio::time::sleep(PAUSE).await;
@@ -177,6 +190,26 @@ mod tests {
             }
         });
         assert!(turns.await.is_ok(), "{}", handle.render());
+    }
+
+    #[tokio::test]
+    async fn a_key_file_that_is_away_or_exchanged_makes_nothing_outdated_and_never_changes_by_itself() {
+        let directory = std::env::temp_dir().join(format!("strongroom-root-{}", uuid::Uuid::new_v4()));
+        std::fs::create_dir(&directory).unwrap();
+        let (file, other) = (directory.join("root.key"), directory.join("other.key"));
+        RootKey::create_file(&file).unwrap();
+        RootKey::create_file(&other).unwrap();
+        let root = Root::open(&RootKeySettings::only(RootKeySource::File(file.clone()))).unwrap();
+        let names = RootWrapped::Term { instance: strongroom_core::InstanceId(uuid::Uuid::nil()), term: 1 };
+        let wrapped = root.keys().wrap(names, &SecretBytes::new(b"a term".to_vec())).await.unwrap();
+        assert_eq!(root.keys().needs_rewrap(names, &wrapped), Some(false));
+        assert_eq!(root.keys().needs_rewrap(names, b"another's"), Some(true));
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(root.keys().needs_rewrap(names, &wrapped), None, "it is away");
+        std::fs::rename(&other, &file).unwrap();
+        assert_eq!(root.keys().needs_rewrap(names, &wrapped), None, "it is another");
+        assert!(!root.keys().changes_by_itself());
+        std::fs::remove_dir_all(&directory).unwrap();
     }
 
     #[tokio::test]

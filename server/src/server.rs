@@ -1,16 +1,16 @@
 //! A server from its settings: opened, running, stopped.
 
 use crate::{
-    access::{Access, AccessCache},
+    access::AccessCache,
     activity::Activity,
-    anchor::Checkpoint,
-    app::{App, MAX_LOGINS, MAX_REQUESTS, Origin},
+    anchor::check_anchor,
+    app::{App, MAX_LOGINS, MAX_REQUESTS},
     audit::AuditWriter,
     backup::note_first_start,
     cluster::{Reviewers, install_jwt_provider},
-    follow::{follow, write_anchor},
+    follow::follow,
     http,
-    instance::{CannotOpen, Instance, check_existing, open_or_create},
+    instance::{CannotOpen, Opened, check_existing, open_or_create},
     keys::Keys,
     metrics,
     once::keep_pruning,
@@ -24,10 +24,10 @@ use crate::{
 };
 use anyhow::Context as _;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
-use strongroom_core::{Action, Clock, Decision, SystemClock};
+use strongroom_core::{Clock, SystemClock};
 use strongroom_crypto::RootKeys;
 use strongroom_policy::Engine;
-use strongroom_store::{InstanceKind, Options, Store, manifests};
+use strongroom_store::{InstanceKind, Options, Store};
 use tokio::{
     net::TcpListener,
     sync::{Mutex, Notify, Semaphore, watch},
@@ -92,7 +92,7 @@ pub async fn open_app_at(
     };
     let store = Store::connect(url, &options)?;
     wait_for_database(&store).await?;
-    let instance = loop {
+    let Opened { instance, keyring } = loop {
         match open_instance(&store, root.keys(), settings, clock.as_ref()).await {
             Err(error) if error.is_root_away() => {
                 waiting.pause(&format!("{:#}", anyhow::Error::new(error))).await;
@@ -101,7 +101,7 @@ pub async fn open_app_at(
             opened => break opened?,
         }
     };
-    let keys = Arc::new(Keys::new(root.keys().clone(), instance.keyring.clone()));
+    let keys = Arc::new(Keys::new(root.keys().clone(), keyring));
     let (audit, writing) = AuditWriter::start(store.clone(), keys.clone(), clock.clone());
     let app = Arc::new(App {
         instance,
@@ -120,6 +120,7 @@ pub async fn open_app_at(
         destroy_after: time::Duration::seconds(i64::from(settings.destroy_after_seconds)),
         session_seconds: settings.session_seconds,
         deadlines: settings.deadlines,
+        check_every: settings.check_every,
         readiness: Mutex::default(),
         room: Arc::new(Semaphore::new(MAX_REQUESTS)),
         backups: Arc::new(Semaphore::new(1)),
@@ -135,7 +136,7 @@ async fn open_instance(
     root: &RootKeys,
     settings: &Settings,
     clock: &dyn Clock,
-) -> Result<Instance, CannotOpen> {
+) -> Result<Opened, CannotOpen> {
     // A database that is somebody else's is left as it is, its schema too.
     check_existing(store, root, &settings.instance, settings.kind).await?;
     store.migrate().await?;
@@ -199,39 +200,6 @@ impl Server {
         drop(self.app);
         self.background.finish().await;
         tracing::info!("stopped");
-    }
-}
-
-/// Refuses a database that is older than its anchor, unless told otherwise: then that is audited, and anchored anew. Where there is no anchor yet, it is made.
-async fn check_anchor(app: &App, accept_older: bool) -> anyhow::Result<()> {
-    let Some(place) = &app.anchor else {
-        if app.instance.kind == InstanceKind::Production {
-            tracing::warn!("no anchor is configured: a rollback of the whole database would not be noticed");
-        }
-        return Ok(());
-    };
-    let Some(text) = place.read().await? else {
-        tracing::warn!(place = %place, "there is no anchor yet; it is made from what the database says now");
-        return Ok(write_anchor(app, false).await?);
-    };
-    let checkpoint = Checkpoint::open(&text, app.keyring().keyring_mac())?;
-    let (instance, rows) = {
-        let mut connection = app.store.reader().await?;
-        let instance = Access::now(app, &mut connection, None).await?.instance;
-        (instance, app.verify_all(manifests(&mut connection).await?)?)
-    };
-    let rows: Vec<_> = rows.iter().map(|row| &**row).collect();
-    match checkpoint.check(app.instance.id.0, &rows, |project| instance.is_buried(project)) {
-        Ok(()) => Ok(()),
-        Err(disagreement) if accept_older => {
-            tracing::warn!(disagreement = %disagreement, "accepted, as told");
-            let origin = Origin { request_id: uuid::Uuid::now_v7(), source: None };
-            let mut event = app.event(origin, None, Action::Verify, Decision::Allowed, "older-database-accepted");
-            event.resource = Some("instance".to_owned());
-            app.audit.commit(event).await?;
-            Ok(write_anchor(app, true).await?)
-        }
-        Err(disagreement) => Err(disagreement.into()),
     }
 }
 

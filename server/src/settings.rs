@@ -14,6 +14,7 @@ use serde::Deserialize;
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 use strongroom_core::{SecretBytes, is_kubernetes_name};
 use strongroom_store::InstanceKind;
@@ -23,6 +24,9 @@ use thiserror::Error;
 pub const DATABASE_URL_VARIABLE: &str = "STRONGROOM_DATABASE_URL";
 /// The environment variable with the log filter, instead of `log`.
 pub const LOG_VARIABLE: &str = "STRONGROOM_LOG";
+
+/// How often all access rows are checked.
+pub const CHECK_EVERY: Duration = Duration::from_mins(5);
 
 /// Everything the server is told.
 #[derive(Debug)]
@@ -63,6 +67,8 @@ pub struct Settings {
     pub core_dumps: CoreDumps,
     /// How long clients may take. Not in the file: only tests change it.
     pub deadlines: Deadlines,
+    /// How often all access rows are checked. Not in the file: only tests change it.
+    pub check_every: Duration,
 }
 
 /// Why there are no settings.
@@ -294,6 +300,7 @@ impl Settings {
             connections: parsed.limits.connections,
             core_dumps: if parsed.process.core_dumps { CoreDumps::Allowed } else { CoreDumps::Off },
             deadlines: Deadlines::default(),
+            check_every: CHECK_EVERY,
         })
     }
 }

@@ -72,7 +72,7 @@ pub use roles::{
 };
 pub use rotations::{
     Progress, RotationKind, RotationRow, claim_rotation, delete_finished_rotations, insert_rotation, note_failure,
-    open_rotations, remac_rotation, rotations, update_progress,
+    open_rotations, prune_rotations, remac_rotation, rotations, update_progress,
 };
 pub use secrets::{
     DueExpiry, ExpiryCounts, ExpiryStage, Found, FoundVersion, ListedSecret, PathRange, SecretFilter, SecretRow,

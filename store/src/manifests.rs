@@ -35,7 +35,7 @@ impl ManifestScope {
 pub struct ManifestRow {
     /// What it covers.
     pub scope: ManifestScope,
-    /// Counts its changes, from 1. It never goes back.
+    /// Counts its changes, from 1, in the lower 32 bits; above stands which branch of the instance's history it is of. It never goes back.
     pub epoch: i64,
     /// How many rows it covers.
     pub entries: i32,
@@ -151,18 +151,23 @@ pub async fn insert_manifest(connection: &mut Connection, row: &Maced<ManifestRo
     one_row("manifests", &result)
 }
 
-/// Writes a scope's next manifest, where it is still the one before.
-pub async fn update_manifest(connection: &mut Connection, row: &Maced<ManifestRow>) -> Result<(), StoreError> {
+/// Writes a scope's next manifest, where that of epoch `before` still stands.
+pub async fn update_manifest(
+    connection: &mut Connection,
+    before: i64,
+    row: &Maced<ManifestRow>,
+) -> Result<(), StoreError> {
     let (r, mac) = (row.row(), row.mac());
     let result = sqlx::query!(
-        "UPDATE manifests SET epoch = $2, entries = $3, root = $4, mac_generation = $5, mac_layout = $6, mac = $7 WHERE scope = $1 AND epoch + 1 = $2",
+        "UPDATE manifests SET epoch = $2, entries = $3, root = $4, mac_generation = $5, mac_layout = $6, mac = $7 WHERE scope = $1 AND epoch = $8",
         r.scope.id(),
         r.epoch,
         r.entries,
         r.root,
         mac.generation,
         mac.layout,
-        mac.tag
+        mac.tag,
+        before
     )
     .execute(connection)
     .await?;

@@ -245,8 +245,8 @@ pub async fn update_progress(connection: &mut Connection, id: Uuid, progress: &P
     one_row("rotations", &result)
 }
 
-/// Writes why a step failed, where nobody works on the rotation now: whether it was written.
-pub async fn note_failure(connection: &mut Connection, id: Uuid, failure: &str) -> Result<bool, StoreError> {
+/// Writes why the last step failed, or that it did not, where nobody works on the rotation now: whether it was written.
+pub async fn note_failure(connection: &mut Connection, id: Uuid, failure: Option<&str>) -> Result<bool, StoreError> {
     let result = sqlx::query!(
         "UPDATE rotations SET failure = $2 WHERE id = (SELECT id FROM rotations WHERE id = $1 AND finished_at IS NULL FOR UPDATE SKIP LOCKED)",
         id,
@@ -270,6 +270,18 @@ pub async fn remac_rotation(connection: &mut Connection, row: &Maced<RotationRow
     .execute(connection)
     .await?;
     one_row("rotations", &result)
+}
+
+/// Removes finished rotations but for the last of them. One that somebody holds is left for the next time.
+pub async fn prune_rotations(connection: &mut Connection, kept: i64) -> Result<(), StoreError> {
+    sqlx::query!(
+        "DELETE FROM rotations WHERE id IN (
+             SELECT id FROM rotations WHERE finished_at IS NOT NULL ORDER BY finished_at DESC, id DESC OFFSET $1 FOR UPDATE SKIP LOCKED)",
+        kept
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 /// Removes finished rotations whose MAC is of an older generation: nothing is left that could check it.

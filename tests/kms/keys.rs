@@ -38,7 +38,7 @@ impl Wrapped {
 
     /// Whether each of them is to be wrapped anew. They are all, or none.
     fn needs_rewrap(&self, root: &RootKeys) -> bool {
-        let needs = self.keys.each_ref().map(|(names, wrapped)| root.needs_rewrap(*names, wrapped));
+        let needs = self.keys.each_ref().map(|(names, wrapped)| root.needs_rewrap(*names, wrapped).unwrap());
         assert_eq!(needs[0], needs[1]);
         needs[0]
     }
@@ -118,6 +118,35 @@ async fn what_a_plugin_wrapped_with_its_earlier_key_is_wrapped_anew_by_itself() 
 }
 
 #[tokio::test]
+async fn two_plugins_that_do_not_agree_about_the_key_do_not_undo_each_others_work_for_ever() {
+    let plugin = Plugin::start().await;
+    plugin.add_key("key-2");
+    let mut server = TestServer::start_with(|settings| settings.root_key = plugin.settings()).await;
+    let mut other = Plugin::away();
+    other.share_keys_of(&plugin);
+    other.behaves(&json!({"key": "key-2"}));
+    other.run().await;
+    server.settings.root_key = other.settings();
+    let before = Wrapped::of(&server).await;
+    let replica = server.replica().await.unwrap();
+    let mut sql = server.sql().await;
+    eventually("the newcomer has the keys wrapped anew", async || Wrapped::of(&server).await.keys != before.keys).await;
+    let root = "rotations WHERE kind = 'root'";
+    eventually("it is finished", async || sql.count(&format!("{root} AND finished_at IS NULL")).await == 0).await;
+    let after = Wrapped::of(&server).await;
+    // Nobody remembers that there was one a moment ago.
+    sql.run("DELETE FROM rotations").await;
+    let now = sql.rows("SELECT clock_timestamp()::text AS now").await[0]["now"].as_str().unwrap().to_owned();
+    let later = format!("replicas WHERE seen_at > '{now}'::timestamptz + interval '4 seconds'");
+    eventually("both have looked for work again and again", async || sql.count(&later).await == 2).await;
+    assert_eq!(sql.count(root).await, 0, "the other one does not undo it");
+    let mac_key = "instance WHERE keyring_mac_key = ";
+    let hex = strongroom_tests::hex(&after.keys[0].1);
+    assert_eq!(sql.count(&format!("{mac_key}'\\x{hex}'")).await, 1);
+    replica.stop().await;
+}
+
+#[tokio::test]
 async fn a_key_that_changed_between_two_calls_is_asked_for_again_and_taken() {
     let plugin = Plugin::start().await;
     let root = root(&plugin.settings()).await;
@@ -127,7 +156,7 @@ async fn a_key_that_changed_between_two_calls_is_asked_for_again_and_taken() {
     let names = RootWrapped::Term { instance: InstanceId(uuid::Uuid::nil()), term: 1 };
     let wrapped = root.wrap(names, &strongroom_core::SecretBytes::new(b"hunter2".to_vec())).await.unwrap();
     assert_eq!(root.key_id().as_deref(), Some("key-2"));
-    assert!(!root.needs_rewrap(names, &wrapped));
+    assert_eq!(root.needs_rewrap(names, &wrapped), Some(false));
 }
 
 #[tokio::test]

@@ -1,10 +1,12 @@
 //! The anchor: a database that was set back as a whole is refused when a server starts, unless somebody says that it is meant.
 
+use memchr::memmem;
+use std::{fs, time::Duration};
 use strongroom_api::routes;
 use strongroom_client::PutOptions;
 use strongroom_core::Action;
 use strongroom_server::{Server, anchor::AnchorPlace};
-use strongroom_tests::{Sql, TestServer, eventually, fields, path};
+use strongroom_tests::{Sql, TestServer, eventually, fields, logged, path};
 
 /// A server with an anchor in a file, and a copy of all of its rows.
 struct World {
@@ -15,22 +17,42 @@ struct World {
 impl World {
     async fn new() -> Self {
         let server = TestServer::start_with(|settings| {
-            let directory = settings.certificate.parent().unwrap().to_owned();
+            let directory = settings.certificate.parent().unwrap().join("outside");
+            fs::create_dir(&directory).unwrap();
             settings.anchor = Some(AnchorPlace::File(directory.join("anchor")));
+            settings.check_every = Duration::from_millis(100);
         })
         .await;
         server.project("shop").await;
         server.admin().put(&path("shop/db"), fields(&[("a", "1")]), PutOptions::default()).await.unwrap();
         let mut sql = server.sql().await;
         sql.run("SET session_replication_role = replica").await;
-        for table in sql.tables().await {
-            sql.run(&format!("CREATE TABLE _kept_{table} AS SELECT * FROM {table}")).await;
+        let mut world = Self { server, sql };
+        world.keep("kept").await;
+        world
+    }
+
+    /// Keeps all rows as they are, under a name.
+    async fn keep(&mut self, name: &str) {
+        for table in self.sql.tables().await {
+            self.sql.run(&format!("CREATE TABLE _{name}_{table} AS SELECT * FROM {table}")).await;
         }
-        Self { server, sql }
+    }
+
+    /// Puts all rows back as they were.
+    async fn put_back(&mut self, name: &str) {
+        for table in self.sql.tables().await {
+            self.sql.run(&format!("DELETE FROM {table}; INSERT INTO {table} SELECT * FROM _{name}_{table}")).await;
+        }
     }
 
     fn anchor(&self) -> std::path::PathBuf {
-        self.server.directory().join("anchor")
+        self.server.directory().join("outside/anchor")
+    }
+
+    /// How often a server found that rows are not what was written.
+    async fn alarms(&mut self) -> u64 {
+        self.sql.count("audit_events WHERE action = 'verify' AND outcome = 'integrity'").await
     }
 
     fn text(&self) -> String {
@@ -41,12 +63,6 @@ impl World {
     async fn anchored(&self, scope: &str, epoch: i64) {
         let wanted = format!("\"{scope}\":{{\"epoch\":{epoch},");
         eventually("the anchor follows", async || self.text().contains(&wanted)).await;
-    }
-
-    async fn set_back(&mut self) {
-        for table in self.sql.tables().await {
-            self.sql.run(&format!("DELETE FROM {table}; INSERT INTO {table} SELECT * FROM _kept_{table}")).await;
-        }
     }
 
     async fn epoch(&mut self, scope: &str) -> i64 {
@@ -76,7 +92,7 @@ async fn a_database_that_was_set_back_is_refused_until_somebody_says_that_it_is_
     let of_instance = world.epoch(INSTANCE).await;
     world.anchored(INSTANCE, of_instance).await;
 
-    world.set_back().await;
+    world.put_back("kept").await;
     // The server that runs has seen more.
     let answer = world.server.request("GET", routes::PROJECTS, Some(world.server.admin_token()), None).await;
     assert_eq!((answer.status, answer.code().as_str()), (500, "integrity"));
@@ -93,7 +109,7 @@ async fn a_database_that_was_set_back_is_refused_until_somebody_says_that_it_is_
     let accepted = "audit_events WHERE action = 'verify' AND outcome = 'older-database-accepted'";
     assert_eq!(world.sql.count(accepted).await, 1);
     let again = world.epoch(INSTANCE).await;
-    assert!(again < of_instance);
+    assert!(again > of_instance, "nothing of before is newer than what was taken");
     world.anchored(INSTANCE, again).await;
     world.server.restart().await;
     assert_eq!(world.server.admin().projects().await.unwrap().len(), 1);
@@ -160,11 +176,127 @@ async fn a_manifest_that_somebody_removed_is_not_forgotten_by_the_anchor() {
     world.sql.run(&format!("DELETE FROM manifests WHERE scope = '{project}'")).await;
     // A change elsewhere would have the anchor written anew, without the project.
     world.server.project("elsewhere").await;
-    let noticed = "audit_events WHERE action = 'verify' AND outcome = 'integrity'";
-    let sql = &mut world.sql;
-    eventually("it is noticed", async || sql.count(noticed).await == 1).await;
+    eventually("it is noticed", async || world.alarms().await > 0).await;
     assert_eq!(world.text(), before, "the anchor stays as it was: it is the evidence");
     world.server.stop().await;
     let message = refusal(&world.server).await;
     assert!(message.contains(&format!("project {project}")), "{message}");
+}
+
+#[tokio::test]
+async fn what_was_left_behind_when_a_database_was_set_back_is_never_taken_for_newer() {
+    let mut world = World::new().await;
+    let shop = world.server.admin().projects().await.unwrap()[0].id.to_string();
+    for user in ["user:eve", "user:mallory"] {
+        world.server.grant(user, &[Action::Read], "shop/").await;
+    }
+    world.server.project("more").await;
+    let (of_shop, of_instance) = (world.epoch(&shop).await, world.epoch(INSTANCE).await);
+    world.anchored(INSTANCE, of_instance).await;
+    world.anchored(&shop, of_shop).await;
+    world.server.stop().await;
+    world.keep("left").await;
+    world.put_back("kept").await;
+    world.server.settings.accept_older_database = true;
+    world.server.restart().await;
+    world.server.settings.accept_older_database = false;
+    let begun = world.epoch(INSTANCE).await;
+    world.anchored(INSTANCE, begun).await;
+    world.keep("now").await;
+    let anchor = world.text();
+    let status = async |world: &World, target: &str| {
+        let answer = world.server.request("GET", target, Some(world.server.admin_token()), None).await;
+        (answer.status, answer.text())
+    };
+
+    // One project, of which this server has seen nothing yet.
+    for table in ["grants", "manifests"] {
+        let of = if table == "grants" { "project_id" } else { "scope" };
+        world
+            .sql
+            .run(&format!(
+                "DELETE FROM {table} WHERE {of} = '{shop}'; INSERT INTO {table} SELECT * FROM _left_{table} WHERE {of} = '{shop}'"
+            ))
+            .await;
+    }
+    let (answer, text) = status(&world, "/api/v1/secret?path=shop/db").await;
+    assert_eq!(answer, 500, "{text}");
+    eventually("the check finds it", async || world.alarms().await > 0).await;
+
+    // Everything.
+    world.put_back("left").await;
+    assert_eq!(status(&world, routes::PROJECTS).await.0, 500);
+    // The events were put back too, before the manifests were.
+    eventually("it is an alarm", async || world.alarms().await > 0).await;
+    assert_eq!(world.text(), anchor, "it is not anchored");
+    world.server.stop().await;
+    let message = refusal(&world.server).await;
+    assert!(message.contains("the database is older than its anchor"), "{message}");
+
+    world.put_back("now").await;
+    world.server.restart().await;
+    assert_eq!(status(&world, "/api/v1/secret?path=shop/db").await.0, 200);
+    // New projects are of the same branch.
+    world.server.project("fresh").await;
+    world.server.restart().await;
+    assert_eq!(world.server.admin().projects().await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn an_anchor_that_cannot_be_kept_hides_nothing_else_that_is_wrong() {
+    let mut world = World::new().await;
+    let epoch = world.epoch(INSTANCE).await;
+    world.anchored(INSTANCE, epoch).await;
+    let (place, away) = (world.server.directory().join("outside"), world.server.directory().join("away"));
+    fs::rename(&place, &away).unwrap();
+    world.server.project("more").await;
+    let failing = b"the anchor in the file ";
+    let place_text = place.display().to_string();
+    eventually("it says that the anchor cannot be kept", async || {
+        let log = logged();
+        log.split(|b| *b == b'\n')
+            .any(|line| memmem::find(line, failing).is_some() && memmem::find(line, place_text.as_bytes()).is_some())
+    })
+    .await;
+    assert_eq!(world.alarms().await, 0, "an outage is no alarm");
+
+    // The rows are checked all the same: no server loads these by itself, for their manifest is the one it knows.
+    world.sql.run("DELETE FROM grants WHERE project_id IS NOT NULL; DELETE FROM project_keys").await;
+    eventually("the check finds it", async || world.alarms().await == 1).await;
+
+    // And what is wrong with the anchor once it is there again is said too, though it was failing before.
+    fs::write(away.join("anchor"), "something else\n").unwrap();
+    fs::rename(&away, &place).unwrap();
+    eventually("the anchor is an alarm too", async || world.alarms().await == 2).await;
+}
+
+#[tokio::test]
+async fn a_start_says_that_it_waits_for_an_anchor_that_hangs_and_goes_on_once_it_is_there() {
+    let mut world = World::new().await;
+    let epoch = world.epoch(INSTANCE).await;
+    world.anchored(INSTANCE, epoch).await;
+    world.server.stop().await;
+    // Whoever reads a pipe that nobody writes into waits for ever.
+    let (anchor, kept) = (world.anchor(), world.server.directory().join("kept"));
+    let pipe = world.server.directory().join("pipe");
+    fs::rename(&anchor, &kept).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    fs::hard_link(&pipe, &anchor).unwrap();
+    let start = Server::start(&world.server.settings);
+    let says_so = eventually("it says that it waits", async || {
+        let log = logged();
+        let of_this = anchor.display().to_string();
+        log.split(|b| *b == b'\n').any(|line| {
+            memmem::find(line, b"waiting for the anchor").is_some() && memmem::find(line, of_this.as_bytes()).is_some()
+        })
+    });
+    let goes_on = async {
+        says_so.await;
+        fs::rename(&kept, &anchor).unwrap();
+        // Whoever still waits for the pipe is let go, or this program would not end.
+        let release = tokio::task::spawn_blocking(move || fs::OpenOptions::new().read(true).write(true).open(pipe));
+        release.await.unwrap().unwrap()
+    };
+    let (started, _pipe) = tokio::join!(start, goes_on);
+    started.unwrap().stop().await;
 }

@@ -1,19 +1,21 @@
 //! Backups: whole, sealed, verified by the root key alone, and restored into an empty database.
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::Value;
 use std::{collections::BTreeSet, io::Cursor};
 use strongroom_api::{
     ErrorCode,
     access::{Policy, Role},
     backup::{EndLine, parse_row, row_line},
+    metadata::{PutAlias, Target},
     routes,
 };
 use strongroom_client::{ErrorKind, PutOptions};
 use strongroom_core::{Action, FixedClock, SecretBytes, SystemClock};
 use strongroom_crypto::RootKey;
-use strongroom_server::Server;
 use strongroom_server::backup::{CannotRestore, CannotVerify, Report, rehearse, restore, verify};
-use strongroom_store::{BACKUP_TABLES, InstanceKind, LEFT_OUT, Options, Store};
+use strongroom_server::{Server, anchor::AnchorPlace};
+use strongroom_store::{BACKUP_TABLES, BackupRow, InstanceKind, LEFT_OUT, Options, ProjectKeyRow, Store};
 use strongroom_tests::{
     INSTANCE, Sql, TestDatabase, TestServer, empty_database, field, fields, logged, path, pinned, project, raw_bytes,
     reference,
@@ -127,15 +129,19 @@ async fn a_backup_is_sealed_verified_and_restored_with_everything_in_it() {
     let report = restore_into(&database, &backup, &root(&server)).await.unwrap();
     assert!(report.is_sound());
     let after = Sql::connect(&database.url()).await.dump().await;
-    for table in before
-        .keys()
-        .filter(|table| !["secrets", "secret_versions", "audit_events", "restores"].contains(&table.as_str()))
-    {
+    for table in before.keys().filter(|table| {
+        !["secrets", "secret_versions", "audit_events", "restores", "manifests"].contains(&table.as_str())
+    }) {
         if BACKUP_TABLES.contains(&table.as_str()) {
             assert_eq!(before[table], after[table], "{table}");
         }
     }
     assert_eq!(after["secret_versions"].len(), 5);
+    for (before, after) in before["manifests"].iter().zip(&after["manifests"]) {
+        assert_eq!((&before["scope"], &before["root"]), (&after["scope"], &after["root"]), "over the same rows");
+        let [before, after] = [before, after].map(|row| row["epoch"].as_i64().unwrap() >> 32);
+        assert!(after > before, "of another branch");
+    }
 
     server.settings.database_url = SecretBytes::from(database.url());
     server.restart().await;
@@ -270,6 +276,48 @@ async fn what_rotted_is_told_from_what_somebody_changed() {
 }
 
 #[tokio::test]
+async fn a_value_that_is_lost_is_not_called_sound() {
+    let server = full().await;
+    let stable = PutAlias { version: Target::Number(1), if_version: None };
+    // A free alias: `previous` has moved on.
+    server.admin().put(&path("shop/db"), fields(&[("password", "third")]), PutOptions::default()).await.unwrap();
+    server.admin().point_alias(&path("shop/db"), "stable", &stable).await.unwrap();
+    let (backup, root, keyring) = (take(&server).await, root(&server), server.keyring().await);
+    assert_eq!(verify(&backup[..], &root).await.unwrap().problems, []);
+
+    let id = server.sql().await.rows("SELECT id FROM secrets WHERE path = 'shop/db'").await[0]["id"].clone();
+    let is_pointed_at = |row: &str| {
+        let row: Value = serde_json::from_str(row).unwrap();
+        row["secret_id"] == id && row["version"] == 1
+    };
+    let without =
+        forged(&backup, |table, row| (table != "secret_versions" || !is_pointed_at(row)).then(|| row.to_owned()));
+    let found = verify(&without[..], &root).await.unwrap();
+    assert!(
+        wrong(&found).contains("secret_versions: an alias points at it, and it is missing"),
+        "{:?}",
+        found.problems
+    );
+
+    // Somebody with the keys, or a defect: the key of a project that lives is destroyed, and its values are there.
+    let destroyed = forged(&backup, |table, row| {
+        if table != "project_keys" {
+            return Some(row.to_owned());
+        }
+        let Ok(BackupRow::ProjectKey(key)) = BackupRow::parse("project_keys", row) else { panic!("{row}") };
+        let key = keyring.verify_row(key).unwrap().into_inner();
+        let key = keyring.mac_row(ProjectKeyRow { state: "destroyed".to_owned(), wrapped: Vec::new(), ..key });
+        let mut row: Value = serde_json::from_str(row).unwrap();
+        (row["state"], row["wrapped"]) = ("destroyed".into(), "".into());
+        row["mac"] = BASE64_STANDARD.encode(&key.mac().tag).into();
+        Some(row.to_string())
+    });
+    let found = verify(&destroyed[..], &root).await.unwrap();
+    let lost = "secret_versions: the project's key of generation 1 was destroyed, and its value is lost";
+    assert!(wrong(&found).contains(lost), "{:?}", found.problems);
+}
+
+#[tokio::test]
 async fn what_cannot_be_restored_is_refused_and_changes_nothing() {
     let server = full().await;
     let (backup, own) = (take(&server).await, root(&server));
@@ -318,4 +366,49 @@ async fn a_forged_note_of_a_restore_keeps_the_server_from_starting() {
     server.sql().await.run(forged).await;
     let error = Server::start(&server.settings).await.err().expect("it does not start");
     assert!(format!("{error:#}").contains("a row of the table restores was not written by this instance"), "{error:#}");
+}
+
+#[tokio::test]
+async fn what_a_restore_left_behind_is_never_taken_for_newer() {
+    let mut server = TestServer::start_with(|settings| {
+        let directory = settings.certificate.parent().unwrap().to_owned();
+        settings.anchor = Some(AnchorPlace::File(directory.join("anchor")));
+    })
+    .await;
+    server.project("shop").await;
+    server.admin().put(&path("shop/db"), fields(&[("a", "1")]), PutOptions::default()).await.unwrap();
+    let backup = take(&server).await;
+    // Afterwards access rows change, and a project comes.
+    server.grant("user:eve", &[Action::Read], "shop/").await;
+    server.project("more").await;
+    server.stop().await;
+    let mut left = server.sql().await;
+
+    let database = empty_database().await;
+    restore_into(&database, &backup, &root(&server)).await.unwrap();
+    server.settings.database_url = SecretBytes::from(database.url());
+    let refused = async |server: &TestServer| match Server::start(&server.settings).await {
+        Ok(_) => panic!("it started"),
+        Err(error) => format!("{error:#}"),
+    };
+    let message = refused(&server).await;
+    assert!(message.contains("its anchor of") && message.contains("--accept-older-database"), "{message}");
+    server.settings.accept_older_database = true;
+    server.restart().await;
+    server.settings.accept_older_database = false;
+    assert_eq!(server.admin().projects().await.unwrap().len(), 1);
+
+    // Somebody who has the rows of the lost database writes them into this one.
+    let mut sql = Sql::connect(&database.url()).await;
+    sql.run("SET session_replication_role = replica").await;
+    for table in BACKUP_TABLES {
+        let rows = Value::Array(left.rows(&format!("SELECT * FROM {table}")).await).to_string().replace('\'', "''");
+        let put = format!("INSERT INTO {table} SELECT * FROM json_populate_recordset(NULL::{table}, '{rows}')");
+        sql.run(&format!("DELETE FROM {table}; {put}")).await;
+    }
+    let answer = server.request("GET", routes::PROJECTS, Some(server.admin_token()), None).await;
+    assert_eq!((answer.status, answer.code().as_str()), (500, "integrity"));
+    server.stop().await;
+    let message = refused(&server).await;
+    assert!(message.contains("the database is older than its anchor"), "{message}");
 }

@@ -39,6 +39,7 @@ const HISTORY: &str = "f";
 const EVENTS: &str = "rows of this table never change, and are not read yet";
 const NEVER_CHANGED: &str = "rows of this table never change";
 const NEVER_REMOVED: &str = "rows of this table are never removed";
+const PRUNED: &str = "of finished rotations the last 100 are kept; one that is put back has nothing to do";
 const ONE_ROW: &str = "there is one row";
 
 const NOTES: &[(&str, &str)] = &[
@@ -93,10 +94,7 @@ const EXPECTED: &[(&str, [Cell; 5])] = &[
     ("policies", [Refused, Refused, Refused, Never(NEVER_CHANGED), Refused]),
     ("tokens", [Refused, Never(ONE_ROW), Refused, Never(NEVER_CHANGED), Never(NEVER_REMOVED)]),
     ("tombstones", [Refused, Refused, Refused, Never(NEVER_CHANGED), Never(NEVER_REMOVED)]),
-    (
-        "rotations",
-        [Unnoticed(HISTORY), Unnoticed(HISTORY), Unnoticed(HISTORY), Never(NEVER_CHANGED), Never(NEVER_REMOVED)],
-    ),
+    ("rotations", [Unnoticed(HISTORY), Unnoticed(HISTORY), Unnoticed(HISTORY), Never(NEVER_CHANGED), Never(PRUNED)]),
     ("manifests", [Refused, Refused, Refused, Refused, Refused]),
     ("access_revision", [Refused, Never(ONE_ROW), Refused, Unnoticed(NOTHING_DECIDED), Never(ONE_ROW)]),
     ("secrets", [Refused, Refused, Unnoticed(HIDDEN), Unnoticed(SET_BACK), Refused]),

@@ -25,7 +25,7 @@ use strongroom_server::{
     operations::claim::claim,
     process::CoreDumps,
     root::Root,
-    settings::{RootKeySettings, RootKeySource},
+    settings::{CHECK_EVERY, RootKeySettings, RootKeySource},
 };
 use strongroom_store::{InstanceKind, Options, Store};
 use uuid::Uuid;
@@ -127,6 +127,7 @@ impl TestServer {
             connections: 1_000,
             core_dumps: CoreDumps::Off,
             deadlines: Deadlines::default(),
+            check_every: CHECK_EVERY,
         };
         let issuer = Issuer::new(format!("https://{}.test", Uuid::new_v4()));
         Self { settings, issuer, admin_token: String::new(), running: None, database, directory }
@@ -217,9 +218,9 @@ impl TestServer {
     pub async fn keyring(&self) -> Arc<Keyring> {
         let root = Root::open(&self.settings.root_key).unwrap();
         let store = Store::connect(&self.database.url(), &Options::default()).unwrap();
-        let instance = open_or_create(&store, &**root.keys(), INSTANCE, InstanceKind::Dev, &SystemClock).await.unwrap();
+        let opened = open_or_create(&store, &**root.keys(), INSTANCE, InstanceKind::Dev, &SystemClock).await.unwrap();
         store.close().await;
-        instance.keyring
+        opened.keyring
     }
 
     /// The admin's token.

@@ -1,7 +1,7 @@
 //! What a change does to the rows that manifests cover, noted while it is done: the next manifest is made from what was verified and these notes, never from
 //! what stands in the database, or a row that somebody slipped in would be vouched for.
 
-use super::{Access, InstanceAccess, ProjectAccess};
+use super::{Access, InstanceAccess, ProjectAccess, branch};
 use crate::{app::App, failure::Failure};
 use strongroom_core::{AccessRow, Maced, ProjectId};
 use strongroom_crypto::{Entries, Keyring};
@@ -74,15 +74,16 @@ impl Ledger {
 
     /// The same, authenticated by a keyring that is about to serve.
     pub async fn write_by(self, keyring: &Keyring, connection: &mut Connection) -> Result<(), Failure> {
+        let first = branch::first_beside(self.instance.epoch);
         for page in [Some(self.instance), self.project].into_iter().flatten() {
             let ended = matches!(page.scope, ManifestScope::Project(id) if self.ended.contains(&id));
             if page.touched && !ended {
                 let row = manifest(page.scope, page.epoch + 1, &page.entries);
-                update_manifest(connection, &keyring.mac_row(row)).await?;
+                update_manifest(connection, page.epoch, &keyring.mac_row(row)).await?;
             }
         }
         for (project, entries) in self.begun {
-            let row = manifest(ManifestScope::Project(project), 1, &entries);
+            let row = manifest(ManifestScope::Project(project), first, &entries);
             insert_manifest(connection, &keyring.mac_row(row)).await?;
         }
         for project in self.ended {

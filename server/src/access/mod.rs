@@ -4,6 +4,7 @@
 //! Every decision begins with one small query for the manifests. A row that was deleted, brought back, added or exchanged for an older one does not fit the
 //! manifest, and a manifest older than one this process has seen is refused: then nothing in the scope is decided any more, and that is an alarm.
 
+pub(crate) mod branch;
 mod instance;
 pub(crate) mod ledger;
 mod project;
@@ -16,7 +17,7 @@ pub use project::{Key, ProjectAccess, Role};
 use crate::{app::App, failure::Failure};
 use recent::{Age, Recent};
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, RwLock},
     time::{Duration, Instant},
 };
@@ -74,7 +75,7 @@ enum Standing {
     Same,
     /// Another: everything is loaded anew.
     Changed,
-    /// An older one. It is looked at again first: another request may have kept a newer one meanwhile.
+    /// An older one, or one of another branch. It is looked at again first: another request may have kept a newer one meanwhile.
     Older,
 }
 
@@ -94,7 +95,7 @@ impl Access {
         }
         if older {
             return Err(Failure::Integrity(
-                "the database's access rows are older than this server has seen: it was rolled back".to_owned(),
+                "the database's access rows are older than this server has seen, or of another branch: it was rolled back or restored".to_owned(),
             ));
         }
         Err(Failure::Unavailable("the access rows, which change all the time,"))
@@ -137,6 +138,7 @@ impl Access {
             }
         }
         let of_instance = of_instance.ok_or_else(|| missing(ManifestScope::Instance))?;
+        let branch = branch_of(&of_instance);
         let kept = read(&app.access.instance).clone();
         let instance = match standing(kept.as_ref().map(|kept| &kept.manifest), &of_instance) {
             Standing::Older => return Ok(Looked::Older),
@@ -171,7 +173,8 @@ impl Access {
             )));
         }
         let manifest = match of_project {
-            Some((id, manifest)) if id == row.id => manifest,
+            Some((id, manifest)) if id == row.id && branch_of(&manifest) == branch => manifest,
+            Some((id, _)) if id == row.id => return Err(other_branch(scope)),
             _ => return Err(missing(scope)),
         };
         let kept = app.access.project(row.id);
@@ -229,10 +232,11 @@ pub async fn check_everything(app: &App, connection: &mut Connection) -> Result<
             }
         }
         let instance = instance.ok_or_else(|| missing(ManifestScope::Instance))?;
+        let branch = branch_of(&instance);
         let Some((instance, _)) = InstanceAccess::load(app, connection, instance).await? else { continue };
         let mut moved = false;
         for row in instance.projects() {
-            match check_project(app, connection, row, projects.remove(&row.id)).await {
+            match check_project(app, connection, branch, row, projects.remove(&row.id)).await {
                 Ok(is_sound) => moved |= !is_sound,
                 Err(failure @ Failure::Integrity(_)) => survey.damaged.push((row.name.clone(), failure)),
                 Err(failure) => return Err(failure),
@@ -249,6 +253,7 @@ pub async fn check_everything(app: &App, connection: &mut Connection) -> Result<
 async fn check_project(
     app: &App,
     connection: &mut Connection,
+    branch: i64,
     row: &Arc<Verified<ProjectRow>>,
     found: Option<Unverified<ManifestRow>>,
 ) -> Result<bool, Failure> {
@@ -258,6 +263,9 @@ async fn check_project(
         // Made since the manifests were read, or removed by somebody.
         None => manifest(connection, scope).await?.ok_or_else(|| missing(scope))?,
     };
+    if branch_of(&manifest) != branch {
+        return Err(other_branch(scope));
+    }
     Ok(ProjectAccess::load(app, connection, row.clone(), manifest).await?.is_some())
 }
 
@@ -268,6 +276,17 @@ enum Looked {
 }
 
 impl AccessCache {
+    /// Forgets everything, where another branch was begun: before anybody is served.
+    pub(crate) fn forget(&self) {
+        *self.instance.write().expect("nothing panics while it holds this lock") = None;
+        *self.projects.write().expect("nothing panics while it holds this lock") = Recent::default();
+    }
+
+    /// What is kept of projects.
+    pub fn projects_kept(&self) -> Vec<Arc<ProjectAccess>> {
+        read(&self.projects).all()
+    }
+
     /// What is kept of a project.
     fn project(&self, id: ProjectId) -> Option<Arc<ProjectAccess>> {
         read(&self.projects).find(id, Instant::now())
@@ -320,9 +339,12 @@ impl AccessCache {
         let loaded = Arc::new(loaded);
         let mut kept = self.instance.write().expect("nothing panics while it holds this lock");
         if kept.as_ref().is_none_or(|kept| kept.manifest.row.epoch <= loaded.manifest.row.epoch) {
-            *kept = Some(loaded.clone());
-            // Under the same lock, so that an older keyring never follows a newer one.
+            // Under the same lock, so that an older keyring never follows a newer one. What other servers ended is not kept here either: it holds keys.
             adopt_keyring();
+            let mut projects = self.projects.write().expect("nothing panics while it holds this lock");
+            let there: HashSet<_> = loaded.projects().map(|project| project.id).collect();
+            projects.retain(|id| there.contains(&id), |project| stands_in(&loaded, project));
+            *kept = Some(loaded.clone());
         }
         loaded
     }
@@ -330,15 +352,20 @@ impl AccessCache {
     fn keep_project(&self, loaded: ProjectAccess) -> Arc<ProjectAccess> {
         let loaded = Arc::new(loaded);
         let age = Age { epoch: loaded.manifest.row.epoch, generation: loaded.manifest.generation };
+        // Held meanwhile, so that what ended while it was loaded is not kept after all.
+        let instance = read(&self.instance);
         let mut kept = self.projects.write().expect("nothing panics while it holds this lock");
-        kept.keep(loaded.id(), age, loaded.clone(), Instant::now());
+        if instance.as_ref().is_some_and(|instance| stands_in(instance, &loaded)) {
+            kept.keep(loaded.id(), age, loaded.clone(), Instant::now());
+        }
         loaded
     }
+}
 
-    /// Forgets a project that is gone.
-    pub fn forget_project(&self, project: ProjectId) {
-        self.projects.write().expect("nothing panics while it holds this lock").forget(project);
-    }
+/// Whether a project is what the instance says: still there, and shredded or not as it was.
+fn stands_in(instance: &InstanceAccess, project: &ProjectAccess) -> bool {
+    let row = instance.project(&project.row.name);
+    row.is_some_and(|row| row.id == project.row.id && row.shredded == project.row.shredded)
 }
 
 fn standing(kept: Option<&Checked>, found: &Unverified<ManifestRow>) -> Standing {
@@ -346,7 +373,10 @@ fn standing(kept: Option<&Checked>, found: &Unverified<ManifestRow>) -> Standing
     let same = found.claimed(|found| *found == *kept.row) && found.tag() == kept.tag;
     if same {
         Standing::Same
-    } else if found.claimed(|found| found.epoch) < kept.row.epoch || found.generation() < kept.generation {
+    } else if found.claimed(|found| found.epoch) < kept.row.epoch
+        || branch_of(found) != branch::of(kept.row.epoch)
+        || found.generation() < kept.generation
+    {
         Standing::Older
     } else {
         Standing::Changed
@@ -386,6 +416,17 @@ fn listed<T: AccessRow>(keyring: &Keyring, row: Unverified<T>, entries: &mut Ent
 fn mismatch(scope: ManifestScope) -> Failure {
     Failure::Integrity(format!(
         "the access rows of {} are not those of its manifest: one was deleted, added, brought back or exchanged",
+        name(scope)
+    ))
+}
+
+fn branch_of(manifest: &Unverified<ManifestRow>) -> i64 {
+    manifest.claimed(|row| branch::of(row.epoch))
+}
+
+fn other_branch(scope: ManifestScope) -> Failure {
+    Failure::Integrity(format!(
+        "the manifest of {} is of another branch than the instance's: it is of a state that was left when the database was restored",
         name(scope)
     ))
 }

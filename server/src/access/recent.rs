@@ -57,6 +57,11 @@ impl<V: Clone> Recent<V> {
         Some(kept.value.clone())
     }
 
+    /// Everything that is kept, without using it.
+    pub(super) fn all(&self) -> Vec<V> {
+        self.kept.values().map(|kept| kept.value.clone()).collect()
+    }
+
     /// Whether something newer than this was kept once.
     pub(super) fn has_seen_newer(&self, project: ProjectId, than: Age) -> bool {
         self.seen.get(&project).is_some_and(|seen| than.is_before(*seen))
@@ -84,10 +89,10 @@ impl<V: Clone> Recent<V> {
         self.kept.retain(|_, kept| now.saturating_sub(kept.used.load(Ordering::Relaxed)) < unused);
     }
 
-    /// Forgets a project that is gone for good.
-    pub(super) fn forget(&mut self, project: ProjectId) {
-        self.kept.remove(&project);
-        self.seen.remove(&project);
+    /// Lets go of projects that are gone for good, and of what is not true any more of those that are there.
+    pub(super) fn retain(&mut self, is_there: impl Fn(ProjectId) -> bool, holds: impl Fn(&V) -> bool) {
+        self.kept.retain(|id, kept| is_there(*id) && holds(&kept.value));
+        self.seen.retain(|id, _| is_there(*id));
     }
 
     fn at(&self, now: Instant) -> u64 {
@@ -126,7 +131,7 @@ mod tests {
         }
         recent.keep(id(2), age(4, 2), Arc::new(3), later);
         assert!(recent.find(id(2), later).is_none(), "an older one is not kept");
-        recent.forget(id(2));
+        recent.retain(|project| project != id(2), |_| true);
         assert!(!recent.has_seen_newer(id(2), age(1, 1)));
     }
 

@@ -4,7 +4,7 @@ use super::{
     file::{BackupFile, BadFile, Line},
     verify::{CannotVerify, Report, verify_with},
 };
-use crate::{app::App, failure::Failure};
+use crate::{access::branch, app::App, failure::Failure};
 use ring::digest;
 use std::{
     collections::BTreeMap,
@@ -53,6 +53,9 @@ pub enum CannotRestore {
     /// It was verified, and something is wrong.
     #[error("the backup is not sound; nothing was restored")]
     NotSound(Box<Report>),
+    /// The manifests could not be written anew.
+    #[error("{0}; nothing was restored")]
+    Branch(#[from] Failure),
     /// Somebody wrote to the file meanwhile.
     #[error("the file changed while it was restored; nothing was restored")]
     FileChanged,
@@ -78,7 +81,8 @@ pub struct Rehearsal {
     pub report: Report,
 }
 
-/// Restores a backup into an empty database, brings the schema up to date, and notes it: as an audit event, and as a row that the first start finds.
+/// Restores a backup into an empty database, brings the schema up to date, begins a branch, and notes it: as an audit event, and as a row that the first start
+/// finds.
 ///
 /// The file is read twice: it is verified before the database is touched, so that no transaction waits for the root key's provider, and then inserted.
 pub async fn restore(
@@ -103,6 +107,7 @@ pub async fn restore(
     let mut transaction = store.begin().await?;
     load(source, digest, &mut transaction).await?;
     migrate_within(transaction.connection(), None).await?;
+    branch::begin(&keyring, transaction.connection(), 0, clock.now()).await?;
     note(transaction.connection(), &keyring, &report.header, digest, clock).await?;
     transaction.commit().await?;
     Ok(Restored { report })
@@ -279,8 +284,7 @@ async fn note(
     insert_events(connection, &[keyring.mac_audit_row(AuditRow::from(event))]).await
 }
 
-/// What the first start after a restore does: it says so, once. Here too belongs what a check against a state outside of the database must know: an older
-/// database than that state is what was wanted.
+/// What the first start after a restore does: it says so, once.
 pub async fn note_first_start(app: &App) -> Result<(), Failure> {
     let mut transaction = app.store.begin().await?;
     let restores = take_new_restores(transaction.connection(), app.clock.now()).await?;

@@ -134,8 +134,13 @@ impl RootKeyProvider for Kms {
         Box::pin(self.decrypt(wrapped))
     }
 
-    fn is_current(&self, _: RootWrapped, wrapped: &[u8]) -> bool {
-        Wrapped::decode(wrapped).is_ok_and(|wrapped| self.key_id().as_deref() == Some(wrapped.key_id()))
+    fn is_current(&self, _: RootWrapped, wrapped: &[u8]) -> Option<bool> {
+        let Ok(wrapped) = Wrapped::decode(wrapped) else { return Some(false) };
+        Some(self.key_id()? == wrapped.key_id())
+    }
+
+    fn changes_by_itself(&self) -> bool {
+        true
     }
 }
 

@@ -150,15 +150,24 @@ struct About<'a> {
     project: Option<&'a ProjectName>,
 }
 
+/// Decides about the instance without beginning anything.
+pub async fn allowed_on_instance(app: &App, caller: &Caller, action: Action) -> Result<(), Failure> {
+    allowed_about(app, caller, action, About::default()).await
+}
+
 /// Decides without beginning anything: for a check that is too dear for those who are refused, and too slow to be done under the lock.
 pub async fn allowed(app: &App, caller: &Caller, action: Action, name: &ProjectName) -> Result<(), Failure> {
+    allowed_about(app, caller, action, About { resource: Some(name), project: Some(name) }).await
+}
+
+async fn allowed_about(app: &App, caller: &Caller, action: Action, about: About<'_>) -> Result<(), Failure> {
     let decision = {
         let mut connection = app.store.reader().await?;
-        decide_in(app, &mut connection, caller, action, About { resource: Some(name), project: Some(name) }).await?.0
+        decide_in(app, &mut connection, caller, action, about).await?.0
     };
     match decision {
         Ok(_) => Ok(()),
-        Err(denied) => Err(refused(app, caller, action, resource_name(Some(name)), denied).await),
+        Err(denied) => Err(refused(app, caller, action, resource_name(about.resource), denied).await),
     }
 }
 

@@ -10,19 +10,20 @@ mod step;
 mod term;
 
 pub(crate) use project_key::next_generation;
-pub(crate) use root::outdated;
+pub(crate) use root::count_outdated;
 pub(crate) use step::resource;
 
 use crate::{
     app::{App, Origin},
+    failing::Failing,
     failure::Failure,
     metrics as names,
 };
 use std::{collections::HashMap, sync::Arc, time::Duration};
-use step::Step;
+use step::{KEPT, Step};
 use strongroom_core::{Action, Decision, Unverified, Verified};
 use strongroom_store::{
-    Progress, RotationKind, RotationRow, claim_rotation, note_failure, open_rotations, update_progress,
+    Progress, RotationKind, RotationRow, claim_rotation, note_failure, open_rotations, prune_rotations, update_progress,
 };
 use tokio::{sync::watch, time::timeout};
 use uuid::Uuid;
@@ -42,11 +43,20 @@ enum Turn {
 /// Works until the server stops.
 pub(crate) async fn rotate(app: Arc<App>, mut stop: watch::Receiver<bool>) {
     let mut worker = Worker { app, failing: HashMap::new(), rewraps: root::Watch::default() };
+    let mut failing = Failing::default();
     loop {
-        let turn = worker.pass(&stop).await.unwrap_or_else(|failure| {
-            tracing::debug!(error = %failure, "cannot look for work on keys");
-            Turn::Waits
-        });
+        let turn = match worker.pass(&stop).await {
+            Ok(turn) => {
+                failing.ends();
+                turn
+            }
+            Err(failure) => {
+                if failing.is_new(&failure.to_string()) {
+                    tracing::error!(error = %failure, "cannot look for work on keys");
+                }
+                Turn::Waits
+            }
+        };
         if *stop.borrow() {
             return;
         }
@@ -62,9 +72,17 @@ pub(crate) async fn rotate(app: Arc<App>, mut stop: watch::Receiver<bool>) {
 
 struct Worker {
     app: Arc<App>,
-    /// The rotations whose last step failed, and whether that was noted.
-    failing: HashMap<Uuid, bool>,
+    /// The rotations whose last step failed.
+    failing: HashMap<Uuid, Failed>,
     rewraps: root::Watch,
+}
+
+/// How the last steps of a rotation failed.
+#[derive(Default)]
+struct Failed {
+    said: Failing,
+    /// What stands in its row.
+    noted: Option<String>,
 }
 
 impl Worker {
@@ -83,12 +101,11 @@ impl Worker {
             let id = row.claimed(|row| row.id);
             let outcome = self.turn(row, &progress).await;
             match outcome {
-                Ok(turn) => {
+                Ok(Turn::Moved) => {
                     self.failing.remove(&id);
-                    if turn == Turn::Moved {
-                        moved = Turn::Moved;
-                    }
+                    moved = Turn::Moved;
                 }
+                Ok(Turn::Waits) => self.waits(id).await?,
                 Err(failure) => self.failed(id, &failure).await?,
             }
         }
@@ -108,28 +125,39 @@ impl Worker {
         }
     }
 
-    /// Logs and notes a failure when it begins. The step's transaction may still be on its way back; then it is noted the next time.
+    /// Says each failure once, and notes the last one. The step's transaction may still be on its way back; then it is noted the next time.
     async fn failed(&mut self, id: Uuid, failure: &Failure) -> Result<(), Failure> {
         let text = match failure {
             Failure::Internal(error) => format!("{error:#}"),
             other => other.to_string(),
         };
-        let (is_logged, is_noted) = self.failing.get(&id).map_or((false, false), |noted| (true, *noted));
-        if !is_logged {
+        let failed = self.failing.entry(id).or_default();
+        if failed.said.is_new(&text) {
             if let Failure::Integrity(_) = failure {
                 metrics::counter!(names::INTEGRITY).increment(1);
             }
             tracing::error!(rotation = %id, error = text, "a step of a rotation failed; it is tried again");
-            self.failing.insert(id, false);
         }
-        if !is_noted {
-            let mut transaction = self.app.store.begin().await?;
-            let noted = note_failure(transaction.connection(), id, &text).await?;
-            transaction.commit().await?;
-            self.failing.insert(id, noted);
+        if failed.noted.as_ref() != Some(&text) && note(&self.app, id, Some(&text)).await? {
+            failed.noted = Some(text);
         }
         Ok(())
     }
+
+    /// Strikes out a failure that has passed, where the rotation only waits now.
+    async fn waits(&mut self, id: Uuid) -> Result<(), Failure> {
+        if self.failing.contains_key(&id) && note(&self.app, id, None).await? {
+            self.failing.remove(&id);
+        }
+        Ok(())
+    }
+}
+
+async fn note(app: &App, id: Uuid, failure: Option<&str>) -> Result<bool, Failure> {
+    let mut transaction = app.store.begin().await?;
+    let noted = note_failure(transaction.connection(), id, failure).await?;
+    transaction.commit().await?;
+    Ok(noted)
 }
 
 /// Closes a rotation that this instance did not write: it is not done, and an alarm. An older generation's MAC is looked at again by nobody.
@@ -144,6 +172,7 @@ async fn refuse(app: &App, id: Uuid) -> Result<Turn, Failure> {
     progress.failure = Some("this instance did not write it, or it was changed since; it was not done".to_owned());
     (progress.updated_at, progress.finished_at) = (now, Some(now));
     update_progress(transaction.connection(), id, &progress).await?;
+    prune_rotations(transaction.connection(), KEPT).await?;
     let mut event = app.event(
         Origin { request_id: Uuid::now_v7(), source: None },
         None,

@@ -2,7 +2,7 @@
 
 use super::{
     Turn, finish,
-    step::{Step, resource},
+    step::{KEPT, Step, resource},
     term::{cannot, current},
 };
 use crate::{
@@ -12,31 +12,51 @@ use crate::{
 };
 use std::time::Duration;
 use strongroom_core::{Action, Decision, Verified};
-use strongroom_crypto::{RootWrapped, rewrap};
+use strongroom_crypto::{RootKeyProvider as _, RootWrapped, rewrap};
 use strongroom_store::{
-    Conflict, InstanceRow, RotationKind, RotationRow, StoreError, TermRow, insert_rotation, update_instance,
+    Conflict, InstanceRow, RotationKind, RotationRow, StoreError, TermRow, insert_rotation, rotations, update_instance,
     update_term,
 };
 use tokio::time::Instant;
 use uuid::Uuid;
 
-/// How often it is looked whether a key service changed its key.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// How long after a rotation of the root key no server starts one by itself.
+const PAUSE: Duration = Duration::from_mins(10);
+/// How often it is looked whether everything is wrapped by the key that a service changed to.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// What the current root key has not wrapped yet, as it stands.
-pub(crate) fn outdated(app: &App, access: &Access) -> Vec<(RootWrapped, Vec<u8>)> {
+/// What the root wraps, as it stands.
+type Wrapped = (RootWrapped, Vec<u8>);
+
+/// What the current root key has not wrapped yet; `None` while that cannot be told, because its file cannot be read or its service has not answered.
+fn outdated(app: &App, access: &Access) -> Option<Vec<Wrapped>> {
+    let mut outdated = Vec::new();
+    for (names, wrapped) in wrapped(app, access) {
+        if app.keys.root().needs_rewrap(names, &wrapped)? {
+            outdated.push((names, wrapped));
+        }
+    }
+    Some(outdated)
+}
+
+/// How much there is of it. What cannot be told counts: an older root key goes once nothing is left.
+pub(crate) fn count_outdated(app: &App, access: &Access) -> usize {
+    outdated(app, access).map_or_else(|| wrapped(app, access).count(), |outdated| outdated.len())
+}
+
+fn wrapped(app: &App, access: &Access) -> impl Iterator<Item = Wrapped> {
     let instance = app.instance.id;
     let mac = (RootWrapped::KeyringMacKey { instance }, access.instance.row.keyring_mac_key.clone());
     let terms = access.instance.terms().iter().filter(|term| term.state != "destroyed");
-    let terms = terms.map(|term| (RootWrapped::Term { instance, term: term.term }, term.wrapped.clone()));
-    let all = std::iter::once(mac).chain(terms);
-    all.filter(|(names, wrapped)| app.keys.root().needs_rewrap(*names, wrapped)).collect()
+    let terms = terms.map(move |term| (RootWrapped::Term { instance, term: term.term }, term.wrapped.clone()));
+    std::iter::once(mac).chain(terms)
 }
 
 /// Takes the next step.
 pub(super) async fn turn(app: &App, rotation: &Verified<RotationRow>) -> Result<Turn, Failure> {
     let access = current(app).await?;
-    let before = outdated(app, &access);
+    // Nothing that cannot be told is taken for done.
+    let before = outdated(app, &access).ok_or(Failure::Unavailable("the root key, which cannot be read now,"))?;
     if before.is_empty() {
         return finish(app, rotation).await;
     }
@@ -47,7 +67,7 @@ pub(super) async fn turn(app: &App, rotation: &Verified<RotationRow>) -> Result<
     }
     let Some(mut step) = Step::claim(app, rotation.id).await? else { return Ok(Turn::Waits) };
     let (access, mut ledger) = step.lock(None).await?;
-    if outdated(app, &access) != before {
+    if outdated(app, &access).as_ref() != Some(&before) {
         return Ok(Turn::Moved);
     }
     let keyring = app.keyring();
@@ -70,26 +90,48 @@ pub(super) async fn turn(app: &App, rotation: &Verified<RotationRow>) -> Result<
     let count = i64::try_from(before.len()).unwrap_or(i64::MAX);
     (step.progress.done, step.progress.total) = (count, count);
     step.stage("rewrapped").await?;
+    // With that it is done: another server's key service may name another key, and would wrap it all anew again.
+    step.finish().await?;
     step.commit(Some(ledger)).await?;
     Ok(Turn::Moved)
 }
 
-/// Looks from time to time whether a key service changed its key, and starts a rewrap then.
+/// Looks from time to time whether this server's key service changed its key, and starts a rewrap then.
 ///
-/// Where an older root key is configured beside the current one, an operator says when: every server must know both first.
+/// It starts one for a change that it saw itself, or that may have come before its start, until it finds nothing left to do. Services of two servers that do not
+/// agree about the key would otherwise have each undo what the other did, for ever. A key that is a file, or that replaces an older one that is configured
+/// beside it, changes when an operator says so: every server must know both first.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     looked_at: Option<Instant>,
+    /// The key that the service named last.
+    key_id: Option<String>,
+    /// Whether what that key has not wrapped is still to be wrapped anew.
+    changed: bool,
 }
 
 impl Watch {
     pub(super) async fn look(&mut self, app: &App) -> Result<(), Failure> {
-        if self.looked_at.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
+        let root = app.keys.root();
+        if !root.changes_by_itself() || root.is_changing() {
+            return Ok(());
+        }
+        let key_id = root.key_id();
+        if key_id.is_some() && key_id != self.key_id {
+            *self = Self { looked_at: None, key_id, changed: true };
+        }
+        if !self.changed || self.looked_at.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
             return Ok(());
         }
         self.looked_at = Some(Instant::now());
-        if app.keys.root().is_changing() || outdated(app, &current(app).await?).is_empty() {
-            return Ok(());
+        match outdated(app, &current(app).await?) {
+            None => return Ok(()),
+            Some(outdated) if outdated.is_empty() => {
+                self.changed = false;
+                return Ok(());
+            }
+            Some(_) if was_recent(app).await? => return Ok(()),
+            Some(_) => {}
         }
         let row = RotationRow {
             id: Uuid::now_v7(),
@@ -115,4 +157,12 @@ impl Watch {
         tracing::info!("the root key's provider changed its key; what it wrapped is wrapped anew");
         Ok(())
     }
+}
+
+/// Whether a rotation of the root key was begun a moment ago, by whomever.
+async fn was_recent(app: &App) -> Result<bool, Failure> {
+    let mut connection = app.store.reader().await?;
+    let after = app.clock.now() - PAUSE;
+    let mut ours = rotations(&mut connection, KEPT).await?.into_iter().filter_map(|(row, _)| app.verify(row).ok());
+    Ok(ours.any(|row| row.kind == RotationKind::Root && row.created_at > after))
 }

@@ -59,6 +59,5 @@ pub(super) async fn turn(app: &App, rotation: &Verified<RotationRow>) -> Result<
     ledger.put_in_instance(&tombstone);
     step.finish().await?;
     step.commit(Some(ledger)).await?;
-    app.access.forget_project(id);
     Ok(Turn::Moved)
 }

@@ -8,9 +8,13 @@ use crate::{
 };
 use strongroom_core::{Action, Decision, ProjectName, Verified};
 use strongroom_store::{
-    Connection, Progress, RotationKind, RotationRow, Transaction, claim_rotation, live_replicas, update_progress,
+    Connection, Progress, RotationKind, RotationRow, Transaction, claim_rotation, live_replicas, prune_rotations,
+    update_progress,
 };
 use uuid::Uuid;
+
+/// How many finished rotations are kept.
+pub(super) const KEPT: i64 = 100;
 
 /// A server that was not seen for so long is not waited for.
 const ALIVE: time::Duration = time::Duration::seconds(15);
@@ -83,6 +87,9 @@ impl<'a> Step<'a> {
         self.progress.failure = None;
         self.progress.updated_at = self.app.clock.now();
         update_progress(self.transaction.connection(), self.row.id, &self.progress).await?;
+        if self.progress.finished_at.is_some() {
+            prune_rotations(self.transaction.connection(), KEPT).await?;
+        }
         Ok(self.transaction.commit().await?)
     }
 }

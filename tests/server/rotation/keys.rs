@@ -254,3 +254,59 @@ async fn a_write_that_looked_up_the_older_key_ends_before_that_key_is_destroyed(
     assert_eq!(strongroom_tests::field(&read, "a"), "late");
     world.everything_opens_anew().await;
 }
+
+#[tokio::test]
+async fn what_stands_in_a_rotation_is_why_its_last_step_failed_and_goes_once_it_waits() {
+    let mut world = World::new().await;
+    let version = "UPDATE secret_versions SET author = 'user:AUTHOR' WHERE version = 2 AND secret_id = (SELECT id FROM secrets WHERE path = 'shop/s5')";
+    let secret = "UPDATE secrets SET owner = OWNER WHERE path = 'shop/s5'";
+    world.sql.run(&version.replace("AUTHOR", "eve")).await;
+    let rotation = world.rotate(&project_key("shop")).await;
+    let sql = &mut world.sql;
+    eventually("it says why", async || sql.count("rotations WHERE failure LIKE '%secret_versions%'").await == 1).await;
+    // At once another row instead: the step does not go well in between.
+    let both = [version.replace("AUTHOR", "admin"), secret.replace("OWNER", "'user:eve'")].join("; ");
+    world.sql.run(&format!("BEGIN; {both}; COMMIT")).await;
+    let sql = &mut world.sql;
+    eventually("it says the other", async || sql.count("rotations WHERE failure LIKE '%table secrets %'").await == 1)
+        .await;
+    world.sql.run(&secret.replace("OWNER", "NULL")).await;
+    world.finished(&rotation).await;
+    assert_eq!(world.sql.count("rotations WHERE failure IS NULL").await, 1);
+}
+
+#[tokio::test]
+async fn a_root_key_that_cannot_be_read_leaves_a_rotation_of_it_undone_and_is_not_taken_for_done() {
+    let mut world = World::new().await;
+    let old = world.server.settings.root_key.current.clone();
+    let (file, away) = (world.server.directory().join("next.key"), world.server.directory().join("away.key"));
+    RootKey::create_file(&file).unwrap();
+    world.server.settings.root_key =
+        RootKeySettings { previous: Some(old), ..RootKeySettings::only(RootKeySource::File(file.clone())) };
+    world.server.restart().await;
+    std::fs::rename(&file, &away).unwrap();
+    let rotation = world.rotate(&Rotate::Root {}).await;
+    let sql = &mut world.sql;
+    let waits = "rotations WHERE finished_at IS NULL AND failure LIKE '%the root key, which cannot be read now%'";
+    eventually("it says why", async || sql.count(waits).await == 1).await;
+    assert_eq!(world.keys().await.root_outdated, 2, "what cannot be told is not done");
+    std::fs::rename(&away, &file).unwrap();
+    world.finished(&rotation).await;
+    assert_eq!(
+        (world.keys().await.root_outdated, world.stages().await),
+        (0, vec!["rewrapped".to_owned(), "finished".to_owned()])
+    );
+}
+
+#[tokio::test]
+async fn of_finished_rotations_the_last_hundred_are_kept() {
+    let mut world = World::new().await;
+    let first = world.rotate(&Rotate::Root {}).await;
+    world.finished(&first).await;
+    let more = "INSERT INTO rotations SELECT (jsonb_populate_record(r, jsonb_build_object('id', gen_random_uuid()))).* FROM rotations r, generate_series(1, 120)";
+    world.sql.run(more).await;
+    let last = world.rotate(&Rotate::Root {}).await;
+    world.finished(&last).await;
+    assert_eq!(world.sql.count("rotations").await, 100);
+    assert_eq!(world.sql.count(&format!("rotations WHERE id = '{}'", last.id)).await, 1);
+}

@@ -1,8 +1,11 @@
 //! The end of a project.
 
 use super::World;
+use std::sync::Arc;
 use strongroom_api::keys::ShredProject;
 use strongroom_client::{ErrorKind, PutOptions};
+use strongroom_core::SystemClock;
+use strongroom_server::access::Access;
 use strongroom_tests::{eventually, fields, path, pinned, project, reference};
 
 fn shred(name: &str, confirm: &str) -> ShredProject {
@@ -44,4 +47,34 @@ async fn a_shredded_project_cannot_be_read_from_then_on_and_its_name_is_free_onc
     assert!(world.admin().read(&pinned("other/s0", 1)).await.is_ok());
     world.server.restart().await;
     assert_eq!(world.admin().projects().await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_server_that_looks_on_keeps_no_key_that_was_replaced_or_destroyed_by_another() {
+    let mut world = World::new().await;
+    // What a server is made of without its background work: nothing here looks by itself.
+    let (app, background) = world.server.app_at(Arc::new(SystemClock)).await;
+    let look = async |name: Option<&str>| {
+        let mut connection = app.store.reader().await.unwrap();
+        Access::now(&app, &mut connection, name.map(project).as_ref()).await.unwrap();
+        let mut kept: Vec<_> = app.access.projects_kept().iter().map(|kept| kept.row().name.to_string()).collect();
+        kept.sort();
+        kept
+    };
+    let of_the_start = Arc::downgrade(&app.keyring());
+    look(Some("other")).await;
+    assert_eq!(look(Some("shop")).await, ["other", "shop"]);
+    assert!(of_the_start.upgrade().is_none(), "the keyring of the start was replaced by one that was checked");
+
+    let mut lock = world.server.sql().await;
+    lock.run("BEGIN; SELECT FROM secrets WHERE path = 'shop/s0' FOR UPDATE").await;
+    world.admin().shred_project(&shred("shop", "shop")).await.unwrap();
+    assert_eq!(look(None).await, ["other"], "its keys are destroyed, and it is still there");
+    look(Some("shop")).await;
+    lock.run("COMMIT").await;
+    let sql = &mut world.sql;
+    eventually("the project is gone", async || sql.count("projects WHERE name = 'shop'").await == 0).await;
+    assert_eq!(look(None).await, ["other"]);
+    drop(app);
+    background.finish().await;
 }

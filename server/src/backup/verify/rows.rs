@@ -2,6 +2,7 @@
 
 use super::{CannotVerify, Problems};
 use crate::{
+    access::branch,
     failure::Failure,
     keys::{wrapped_purpose_key, wrapped_term},
 };
@@ -163,6 +164,8 @@ impl<'a> Rows<'a> {
             wrong.push(("(file)", "line 1".to_owned(), "the header names another instance than the rows"));
         }
         let mut in_header: Vec<_> = header.manifests.iter().collect();
+        let of_instance = self.manifests.iter().find(|manifest| manifest.scope == ManifestScope::Instance);
+        let of_instance = of_instance.map_or(0, |manifest| branch::of(manifest.epoch));
         for manifest in &self.manifests {
             let name = scope_name(manifest.scope);
             let entries = match manifest.scope {
@@ -180,6 +183,9 @@ impl<'a> Rows<'a> {
                     && in_header.epoch == manifest.epoch
                     && in_header.root == BASE64_STANDARD.encode(&manifest.root)
             };
+            if branch::of(manifest.epoch) != of_instance {
+                wrong.push(("manifests", name.clone(), "it is of another branch than the instance's: of a state that was left when the database was restored"));
+            }
             match in_header.iter().position(said) {
                 Some(at) => drop(in_header.swap_remove(at)),
                 None => wrong.push(("manifests", name, "the header says otherwise of it")),
@@ -303,8 +309,12 @@ impl<'a> Rows<'a> {
             self.problems.add("secrets", key, "it was removed for good, and its row is back".to_owned());
         }
         if !self.shredded.contains(&row.project) {
-            let pointed = [Some(row.current_version), row.previous_version, row.pending_version];
-            self.pointed.extend(pointed.into_iter().flatten().map(|version| (row.id, version)));
+            let fixed = [Some(row.current_version), row.previous_version, row.pending_version];
+            let free = row
+                .aliases
+                .iter()
+                .map(|(_, version)| i64::try_from(version).expect("aliases hold versions of the database"));
+            self.pointed.extend(fixed.into_iter().flatten().chain(free).map(|version| (row.id, version)));
         }
         let path = row.path.to_string();
         self.secrets.insert(row.id, Secret { project: row.project, latest_version: row.latest_version, path });
@@ -344,7 +354,12 @@ impl<'a> Rows<'a> {
         let key = match self.project_keys.get(&(project, generation)) {
             Some(Some(key)) => key,
             // Destroyed with its project: what is sealed under it is gone, as was wanted.
-            Some(None) => return Ok(()),
+            Some(None) if self.shredded.contains(&project) => return Ok(()),
+            Some(None) => {
+                return Err(format!(
+                    "the project's key of generation {generation} was destroyed, and its value is lost"
+                ));
+            }
             None => return Err(format!("its project has no key of generation {generation} that opens")),
         };
         let version = u64::try_from(row.version).map_err(|_| "its number is below 1".to_owned())?;

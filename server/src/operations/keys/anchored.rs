@@ -2,10 +2,10 @@
 
 use super::scope_name;
 use crate::{
-    anchor::{Checkpoint, hex},
+    anchor::{Checkpoint, PlaceError, hex},
     app::{App, Caller},
     failure::Failure,
-    operations::change::Change,
+    operations::change::{Change, allowed_on_instance},
 };
 use std::time::Duration;
 use strongroom_core::Action;
@@ -28,6 +28,8 @@ pub(super) async fn begin(
     if accept_unanchored {
         return Ok((Change::on_instance(app, caller, Action::ManageKeys).await?, Vec::new()));
     }
+    // Whoever may not do this does not have the anchor read.
+    allowed_on_instance(app, caller, Action::ManageKeys).await?;
     for look in 1.. {
         let (change, mut differing) = compare(app, caller).await?;
         if differing.is_empty() {
@@ -59,19 +61,20 @@ pub(super) async fn begin(
 }
 
 async fn compare(app: &App, caller: &Caller) -> Result<(Change, Vec<QuarantineRow>), Failure> {
-    let mut change = Change::on_instance(app, caller, Action::ManageKeys).await?;
     let Some(place) = &app.anchor else {
         return Err(Failure::Invalid(
             "accept_unanchored: no anchor is configured, so that nobody can say whether access rows were forged with the key; say true to go on all the same"
                 .to_owned(),
         ));
     };
-    let unavailable = |error: anyhow::Error| {
-        tracing::error!(error = format!("{error:#}"), "the anchor cannot be read");
+    let unavailable = |error: PlaceError| {
+        tracing::error!(error = format!("{:#}", anyhow::Error::new(error)), "the anchor cannot be read");
         Failure::Unavailable("the anchor's place")
     };
+    // Before the lock, which nobody else may have to wait for as long as for the anchor. A change that comes between makes another look.
     let text = place.read().await.map_err(unavailable)?;
     let checkpoint = text.map(|text| Checkpoint::open(&text, app.keyring().keyring_mac())).transpose()?;
+    let mut change = Change::on_instance(app, caller, Action::ManageKeys).await?;
     let rows = app.verify_all(manifests(change.connection()).await?)?;
     let now = app.clock.now();
     let differs = rows.into_iter().filter(|row| !checkpoint.as_ref().is_some_and(|anchor| anchor.is_mark_of(row)));

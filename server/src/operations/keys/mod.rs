@@ -106,7 +106,8 @@ pub(super) async fn no_compromise(app: &App, connection: &mut Connection) -> Res
     Ok(())
 }
 
-/// Destroys a term that nothing uses any more: what is still wrapped by it in a backup can never be opened again.
+/// Destroys a term that nothing uses any more. Copies of the database from before (backups, the write-ahead log, dumps) still have it, wrapped by the root key: what
+/// it wrapped opens there until they are gone, or the root key that wrapped it there is.
 pub async fn destroy_term(app: &App, caller: &Caller, term: i32) -> Result<(), Failure> {
     let outcome = try_destroy(app, caller, term).await;
     audited(app, caller, Action::ManageKeys, format!("keys/term/{term}"), outcome).await

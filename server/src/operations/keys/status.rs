@@ -5,7 +5,7 @@ use crate::{
     app::{App, Caller},
     failure::{Failure, unless_damaged},
     operations::change::look,
-    rotation::outdated,
+    rotation::count_outdated,
 };
 use strongroom_api::keys::{Keys, ProjectKey, PurposeKey, Quarantine, Rotation, Term};
 use strongroom_core::{Action, ProjectId};
@@ -40,7 +40,7 @@ pub async fn status(app: &App, caller: &Caller) -> Result<Keys, Failure> {
         terms: terms.collect(),
         purpose_keys: purpose_keys.collect(),
         project_keys: Vec::new(),
-        root_outdated: outdated(app, &access).len() as u64,
+        root_outdated: count_outdated(app, &access) as u64,
         root_key_id: app.keys.root().key_id(),
         rotations: Vec::new(),
         quarantines: Vec::new(),

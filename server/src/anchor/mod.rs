@@ -2,36 +2,21 @@
 //!
 //! Its text has two lines: a checkpoint as JSON, and `mac:` with the HMAC of the first line by the key that the root wraps.
 
-use crate::failure::Failure;
-use anyhow::Context as _;
-use serde::{Deserialize, Serialize};
-use std::{
-    collections::BTreeMap,
-    fmt,
-    io::Write as _,
-    os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
-};
+mod keep;
+mod place;
+
+pub(crate) use keep::{check_anchor, write_anchor};
+pub use place::{AnchorPlace, PlaceError, Reason};
 pub(crate) use strongroom_api::backup::hex;
+
+use crate::{access::branch, failure::Failure};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use strongroom_crypto::KeyringMac;
 use strongroom_store::ManifestRow;
 use thiserror::Error;
 use time::OffsetDateTime;
 use uuid::Uuid;
-
-/// Where the anchor is kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AnchorPlace {
-    /// A file, written anew and renamed.
-    File(PathBuf),
-    /// A key of a ConfigMap in the cluster that the server runs in.
-    ConfigMap {
-        /// Its namespace.
-        namespace: String,
-        /// Its name.
-        name: String,
-    },
-}
 
 /// What the manifests were when it was written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +65,17 @@ pub enum Disagreement {
         /// When the anchor was written.
         written_at: OffsetDateTime,
     },
+    /// A branch that the anchor does not know.
+    #[error(
+        "{scope} is of another branch than its anchor of {written_at}: the database was restored since. If that is meant, start once with \
+         --accept-older-database; whatever was changed between is lost, revocations too"
+    )]
+    OtherBranch {
+        /// Which manifest.
+        scope: String,
+        /// When the anchor was written.
+        written_at: OffsetDateTime,
+    },
     /// The same epoch with other rows.
     #[error(
         "{scope} has the epoch that its anchor says, and other rows: two databases went different ways. See --accept-older-database"
@@ -93,8 +89,6 @@ pub enum Disagreement {
 const FORMAT: &str = "strongroom-anchor/1";
 /// The key of a ConfigMap.
 const KEY: &str = "anchor";
-/// Longest text in bytes: what a ConfigMap takes.
-const MAX_TEXT: usize = 1024 * 1024;
 
 impl Checkpoint {
     /// A checkpoint of these manifests.
@@ -134,19 +128,23 @@ impl Checkpoint {
     pub fn check(
         &self,
         instance: Uuid,
-        manifests: &[&ManifestRow],
+        manifests: &[ManifestRow],
         is_gone: impl Fn(Uuid) -> bool,
     ) -> Result<(), Disagreement> {
         if self.instance != instance {
             return Err(Disagreement::OtherInstance(self.instance));
         }
+        let by_scope: BTreeMap<_, _> = manifests.iter().map(|row| (row.scope.id(), row)).collect();
+        let written_at = self.written_at;
         for (scope, mark) in &self.manifests {
             let name = if scope.is_nil() { "the instance".to_owned() } else { format!("project {scope}") };
-            let found = manifests.iter().find(|row| row.scope.id() == *scope);
+            let found = by_scope.get(scope);
             let epoch = found.map_or(0, |row| row.epoch);
             if epoch < mark.epoch && !is_gone(*scope) {
-                let written_at = self.written_at;
                 return Err(Disagreement::Older { scope: name, found: epoch, anchored: mark.epoch, written_at });
+            }
+            if found.is_some_and(|row| branch::of(row.epoch) != branch::of(mark.epoch)) {
+                return Err(Disagreement::OtherBranch { scope: name, written_at });
             }
             if found.is_some_and(|row| row.epoch == mark.epoch && hex(&row.root) != mark.root) {
                 return Err(Disagreement::OtherRows { scope: name });
@@ -155,92 +153,18 @@ impl Checkpoint {
         Ok(())
     }
 
+    /// The highest epoch of all.
+    pub fn highest(&self) -> i64 {
+        self.manifests.values().map(|mark| mark.epoch).max().unwrap_or(0)
+    }
+
     /// Whether a scope's rows are those that were anchored.
     pub fn is_mark_of(&self, row: &ManifestRow) -> bool {
         self.manifests.get(&row.scope.id()).is_some_and(|mark| mark.epoch == row.epoch && mark.root == hex(&row.root))
     }
 }
 
-impl AnchorPlace {
-    /// The text that stands there; `None` where there is none yet.
-    pub async fn read(&self) -> anyhow::Result<Option<String>> {
-        let text = match self {
-            Self::File(path) => match tokio::fs::read_to_string(path).await {
-                Ok(text) => Some(text),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-                Err(error) => {
-                    return Err(error).with_context(|| format!("cannot read the anchor at {}", path.display()));
-                }
-            },
-            Self::ConfigMap { namespace, name } => {
-                let api = config_maps(namespace)?;
-                let map = api.get_opt(name).await.with_context(|| format!("cannot read {self}"))?;
-                map.and_then(|map| map.data).and_then(|mut data| data.remove(KEY))
-            }
-        };
-        if text.as_ref().is_some_and(|text| text.len() > MAX_TEXT) {
-            anyhow::bail!("the anchor at {self} is larger than 1 MiB");
-        }
-        Ok(text)
-    }
-
-    /// Writes a checkpoint over whatever stands there.
-    pub async fn write(&self, checkpoint: &Checkpoint, mac: &KeyringMac) -> anyhow::Result<()> {
-        let text = checkpoint.seal(mac);
-        match self {
-            Self::File(path) => {
-                let path = path.clone();
-                tokio::task::spawn_blocking(move || replace(&path, &text)).await?
-            }
-            Self::ConfigMap { namespace, name } => {
-                let api = config_maps(namespace)?;
-                let patch = serde_json::json!({
-                    "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": name }, "data": { KEY: text },
-                });
-                let parameters = kube::api::PatchParams::apply("strongroom-server").force();
-                api.patch(name, &parameters, &kube::api::Patch::Apply(&patch))
-                    .await
-                    .with_context(|| format!("cannot write {self}"))?;
-                Ok(())
-            }
-        }
-    }
-}
-
-impl fmt::Display for AnchorPlace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(path) => write!(f, "{}", path.display()),
-            Self::ConfigMap { namespace, name } => write!(f, "the ConfigMap {namespace}/{name}"),
-        }
-    }
-}
-
-fn config_maps(namespace: &str) -> anyhow::Result<kube::Api<k8s_openapi::api::core::v1::ConfigMap>> {
-    let config =
-        kube::Config::incluster().context("an anchor in a ConfigMap needs a server that runs in the cluster")?;
-    Ok(kube::Api::namespaced(kube::Client::try_from(config)?, namespace))
-}
-
-/// Writes a new file beside it and renames it: what stands there is always whole.
-fn replace(path: &Path, text: &str) -> anyhow::Result<()> {
-    let context = || format!("cannot write the anchor at {}", path.display());
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let name = path.file_name().with_context(context)?.to_string_lossy().into_owned();
-    let temporary = directory.join(format!(".{name}.{}", Uuid::now_v7().simple()));
-    let mut options = std::fs::OpenOptions::new();
-    let mut file = options.write(true).create_new(true).mode(0o600).open(&temporary).with_context(context)?;
-    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
-    let renamed = written.and_then(|()| std::fs::rename(&temporary, path));
-    if renamed.is_err() {
-        // Best effort: the error that matters is the first one.
-        let _ = std::fs::remove_file(&temporary);
-    }
-    renamed.with_context(context)?;
-    std::fs::File::open(directory).and_then(|directory| directory.sync_all()).with_context(context)
-}
-
-/// Bytes as lower-case hexadecimal digits.
+/// The bytes that lower-case hexadecimal digits are.
 fn unhex(text: &str) -> Option<Vec<u8>> {
     if !text.is_ascii() || !text.len().is_multiple_of(2) {
         return None;

@@ -1,0 +1,148 @@
+//! Keeping the anchor: compared at each start, written after each change.
+
+use super::{AnchorPlace, Checkpoint, Disagreement, PlaceError};
+use crate::{
+    access::{Access, branch},
+    app::{App, Origin},
+    failure::Failure,
+    metrics as names,
+    operations::revision,
+    root::Waiting,
+};
+use anyhow::Context as _;
+use strongroom_core::{Action, Decision};
+use strongroom_store::{InstanceKind, ManifestRow, ManifestScope, manifest, manifests};
+use uuid::Uuid;
+
+/// From when on it is said that the anchor will not fit any more.
+const ALMOST: f64 = 0.8;
+
+/// Refuses a database that is older than its anchor or of another branch, unless told otherwise. Where there is no anchor yet, it is made. A place that is away
+/// is waited for, for as long as it takes.
+pub(crate) async fn check_anchor(app: &App, accept_older: bool) -> anyhow::Result<()> {
+    let Some(place) = &app.anchor else {
+        if app.instance.kind == InstanceKind::Production {
+            tracing::warn!("no anchor is configured: a rollback of the whole database would not be noticed");
+        }
+        return Ok(());
+    };
+    let mut waiting = Waiting::new("the anchor");
+    loop {
+        let text = match place.read().await {
+            Err(away @ PlaceError::Away { .. }) => {
+                waiting.pause(&format!("{:#}", anyhow::Error::new(away))).await;
+                continue;
+            }
+            read => read?,
+        };
+        let Some(text) = text else {
+            tracing::warn!(place = %place, "there is no anchor yet; it is made from what the database says now");
+            return write_anchor(app).await;
+        };
+        note_fullness(place, place.fullness(text.len()), 0.0);
+        let checkpoint = Checkpoint::open(&text, app.keyring().keyring_mac())?;
+        let found = Found::now(app).await?;
+        match found.check(app, &checkpoint) {
+            Ok(()) => return Ok(()),
+            Err(disagreement) if accept_older => {
+                if accept(app, place, &checkpoint, found.access.instance.manifest(), &disagreement).await? {
+                    return Ok(());
+                }
+            }
+            Err(disagreement) => return Err(disagreement.into()),
+        }
+    }
+}
+
+/// Takes a database that disagrees with its anchor, as told: begins a branch, so that what was left behind is never taken for newer, and audits that. `false`
+/// where the database is another by now than the one that was looked at.
+async fn accept(
+    app: &App,
+    place: &AnchorPlace,
+    checkpoint: &Checkpoint,
+    looked_at: &ManifestRow,
+    disagreement: &Disagreement,
+) -> anyhow::Result<bool> {
+    let mut transaction = app.store.begin().await?;
+    revision::advance(app, transaction.connection()).await?;
+    let standing = manifest(transaction.connection(), ManifestScope::Instance).await?;
+    if !standing.is_some_and(|row| row.claimed(|row| row == looked_at)) {
+        return Ok(false);
+    }
+    tracing::warn!(disagreement = %disagreement, "accepted, as told");
+    let (keyring, now) = (app.keyring(), app.clock.now());
+    let begun = branch::begin(&keyring, transaction.connection(), checkpoint.highest(), now).await?;
+    let origin = Origin { request_id: Uuid::now_v7(), source: None };
+    let mut event = app.event(origin, None, Action::Verify, Decision::Allowed, "older-database-accepted");
+    event.resource = Some("instance".to_owned());
+    app.record(&mut transaction, event).await?;
+    // Before the commit: another start that was told the same waits for the lock, and must find an anchor that agrees with what it finds then.
+    place.write(&Checkpoint::new(app.instance.id.0, now, &begun), keyring.keyring_mac()).await?;
+    transaction.commit().await?;
+    app.access.forget();
+    Ok(true)
+}
+
+/// Writes what the manifests are now into the anchor.
+///
+/// # Errors
+/// [`Failure::Integrity`] when the database is older than the anchor or of another branch, or lacks a manifest that stands in it: then the anchor stays, for it
+/// is the evidence.
+pub(crate) async fn write_anchor(app: &App) -> anyhow::Result<()> {
+    let outcome = try_write(app).await;
+    metrics::gauge!(names::ANCHOR_FAILING).set(if outcome.is_ok() { 0.0 } else { 1.0 });
+    outcome
+}
+
+async fn try_write(app: &App) -> anyhow::Result<()> {
+    let Some(place) = &app.anchor else { return Ok(()) };
+    let keyring = app.keyring();
+    let mac = keyring.keyring_mac();
+    let away = "the anchor cannot be kept; a rollback from now on would not be noticed";
+    // Before the manifests: whatever another server wrote here, the database has it already.
+    let text = place.read().await.context(away)?;
+    let standing = text.as_ref().map(|text| Checkpoint::open(text, mac)).transpose()?;
+    let found = Found::now(app).await?;
+    let checkpoint = Checkpoint::new(app.instance.id.0, app.clock.now(), &found.manifests);
+    if let Some(standing) = standing {
+        found.check(app, &standing).map_err(|disagreement| Failure::Integrity(disagreement.to_string()))?;
+        if standing.manifests == checkpoint.manifests {
+            return Ok(());
+        }
+    }
+    let before = text.map_or(0.0, |text| place.fullness(text.len()));
+    let fullness = place.write(&checkpoint, mac).await.context(away)?;
+    note_fullness(place, fullness, before);
+    Ok(())
+}
+
+/// What the database says.
+struct Found {
+    access: Access,
+    manifests: Vec<ManifestRow>,
+}
+
+impl Found {
+    async fn now(app: &App) -> Result<Self, Failure> {
+        let mut connection = app.store.reader().await?;
+        let access = Access::now(app, &mut connection, None).await?;
+        let manifests = app.verify_all(manifests(&mut connection).await?)?;
+        Ok(Self { access, manifests: manifests.into_iter().map(strongroom_core::Verified::into_inner).collect() })
+    }
+
+    fn check(&self, app: &App, checkpoint: &Checkpoint) -> Result<(), Disagreement> {
+        let is_gone = |project| self.access.instance.is_buried(project);
+        checkpoint.check(app.instance.id.0, &self.manifests, is_gone)
+    }
+}
+
+fn note_fullness(place: &AnchorPlace, now: f64, before: f64) {
+    metrics::gauge!(names::ANCHOR_FULLNESS).set(now);
+    if now > ALMOST && before <= ALMOST {
+        tracing::warn!(
+            place = %place,
+            percent = (now * 100.0).round(),
+            "the anchor fills its place: once it does not fit, changes are not anchored any more. A file (anchor.file) takes more than a ConfigMap"
+        );
+    }
+}
