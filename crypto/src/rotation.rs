@@ -1,7 +1,7 @@
 //! New keys, and keys wrapped anew: what rotations are made of.
 
 use crate::key::Key;
-use crate::keyring::{Keyring, KeyringError, root_unwrap, root_wrap};
+use crate::keyring::{Keyring, KeyringError, root_unwrap, root_wrap, what};
 use crate::mac::Purpose;
 use crate::names::{ProjectKeyNames, PurposeKeyNames, RootWrapped};
 use crate::provider::RootKeyProvider;
@@ -25,14 +25,8 @@ impl NewTerm {
     /// # Errors
     /// [`KeyringError::Provider`] when the root key's provider fails.
     pub async fn make(root: &dyn RootKeyProvider, instance: InstanceId, term: i32) -> Result<Self, KeyringError> {
-        let (names, key) = (RootWrapped::Term { instance, term }, Key::generate());
-        let wrapped = root_wrap(root, names, &key).await?;
-        let again = root_unwrap(root, names, &wrapped).await?;
-        if bool::from(again.expose().ct_eq(key.expose())) {
-            Ok(Self { instance, term, key, wrapped })
-        } else {
-            Err(KeyringError::Damaged { what: format!("term {term}"), source: EnvelopeError::UnexpectedContent })
-        }
+        let (key, wrapped) = wrapped_by_root(root, RootWrapped::Term { instance, term }).await?;
+        Ok(Self { instance, term, key, wrapped })
     }
 
     /// Its number.
@@ -53,6 +47,25 @@ impl NewTerm {
         let names = PurposeKeyNames { instance: self.instance, purpose: purpose.as_str(), generation, term };
         let wrapped = seal(&self.key, &names, Key::generate().expose());
         WrappedPurposeKey { purpose, generation, term, state: KeyState::PreActive, wrapped }
+    }
+}
+
+/// Makes the key that is to authenticate the keyring's own rows next, has it wrapped, and sees to it that it opens again. As the database has it.
+///
+/// # Errors
+/// [`KeyringError::Provider`] when the root key's provider fails.
+pub async fn next_keyring_mac_key(root: &dyn RootKeyProvider, instance: InstanceId) -> Result<Vec<u8>, KeyringError> {
+    Ok(wrapped_by_root(root, RootWrapped::KeyringMacKey { instance }).await?.1)
+}
+
+async fn wrapped_by_root(root: &dyn RootKeyProvider, names: RootWrapped) -> Result<(Key, Vec<u8>), KeyringError> {
+    let key = Key::generate();
+    let wrapped = root_wrap(root, names, &key).await?;
+    let again = root_unwrap(root, names, &wrapped).await?;
+    if bool::from(again.expose().ct_eq(key.expose())) {
+        Ok((key, wrapped))
+    } else {
+        Err(KeyringError::Damaged { what: what(names), source: EnvelopeError::UnexpectedContent })
     }
 }
 
@@ -137,7 +150,7 @@ mod tests {
 
     fn open(root: &RootKey, wrapped: &WrappedKeyring) -> Result<Keyring, KeyringError> {
         let mac = now(KeyringMac::open(root, INSTANCE, &wrapped.mac_key))?;
-        now(Keyring::open(root, mac, &wrapped.terms, &wrapped.purpose_keys))
+        now(Keyring::open(root, mac, wrapped))
     }
 
     #[test]

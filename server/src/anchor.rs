@@ -1,6 +1,6 @@
 //! The anchor: the manifests' epochs, written outside the database. Whoever sets the whole database back to an earlier state cannot set this back with it.
 //!
-//! Its text has two lines: a checkpoint as JSON, and `mac:` with the HMAC of the first line by the key that the root wraps.
+//! Its text has two lines: a checkpoint as JSON, and `mac:` with the HMAC of the first line by the key that the root wraps; a third one while that key is replaced.
 
 use crate::failure::Failure;
 use anyhow::Context as _;
@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 pub(crate) use strongroom_api::backup::hex;
-use strongroom_crypto::KeyringMac;
+use strongroom_crypto::{Keyring, KeyringMac};
 use strongroom_store::ManifestRow;
 use thiserror::Error;
 use time::OffsetDateTime;
@@ -107,23 +107,31 @@ impl Checkpoint {
         Self { format: FORMAT.to_owned(), instance, written_at, manifests: manifests.into_iter().map(mark).collect() }
     }
 
-    /// The two lines.
-    pub fn seal(&self, mac: &KeyringMac) -> String {
-        let text = serde_json::to_string(self).expect("a checkpoint is JSON");
-        let tag = hex(&mac.mac_anchor(&text));
-        format!("{text}\nmac:{tag}\n")
+    /// The lines of an anchor: the checkpoint, and a MAC by the keyring's own key. While that key is replaced, one by the next key too: whichever a start finds in
+    /// use, the anchor that stands is its own.
+    pub fn seal(&self, keyring: &Keyring) -> String {
+        let mut text = serde_json::to_string(self).expect("a checkpoint is JSON");
+        let macs = [Some(keyring.keyring_mac().as_ref()), keyring.next_keyring_mac()];
+        let tags: Vec<_> = macs.into_iter().flatten().map(|mac| hex(&mac.mac_anchor(&text))).collect();
+        for tag in tags {
+            text.push_str("\nmac:");
+            text.push_str(&tag);
+        }
+        text.push('\n');
+        text
     }
 
-    /// Reads the two lines, where they are authentic.
+    /// Reads the lines, where one of the MACs is by this key.
     ///
     /// # Errors
     /// [`Failure::Integrity`] for anything else.
     pub fn open(text: &str, mac: &KeyringMac) -> Result<Self, Failure> {
         let bad = |what: &str| Failure::Integrity(format!("the anchor {what}"));
-        let (line, rest) = text.split_once('\n').ok_or_else(|| bad("is not two lines"))?;
-        let tag = rest.strip_prefix("mac:").and_then(|rest| rest.strip_suffix('\n')).and_then(unhex);
-        let tag = tag.ok_or_else(|| bad("has no MAC in its second line"))?;
-        if !mac.is_anchor(line, &tag) {
+        let (line, rest) = text.split_once('\n').ok_or_else(|| bad("is one line only"))?;
+        let tags = rest.strip_suffix('\n').ok_or_else(|| bad("has no MAC"))?.split('\n');
+        let tags = tags.map(|tag| tag.strip_prefix("mac:").and_then(unhex)).collect::<Option<Vec<_>>>();
+        let tags = tags.ok_or_else(|| bad("has no MAC where one is to be"))?;
+        if !tags.iter().any(|tag| mac.is_anchor(line, tag)) {
             return Err(bad("was not written by this instance, or was changed since"));
         }
         let checkpoint: Self = serde_json::from_str(line).map_err(|_| bad("is of an unknown form"))?;
@@ -153,6 +161,12 @@ impl Checkpoint {
             }
         }
         Ok(())
+    }
+
+    /// Keeps what another checkpoint says of these scopes.
+    pub fn keep(&mut self, other: &Self, scopes: impl Fn(Uuid) -> bool) {
+        let kept = other.manifests.iter().filter(|(scope, _)| scopes(**scope));
+        self.manifests.extend(kept.map(|(scope, mark)| (*scope, mark.clone())));
     }
 
     /// Whether a scope's rows are those that were anchored.
@@ -185,8 +199,8 @@ impl AnchorPlace {
     }
 
     /// Writes a checkpoint over whatever stands there.
-    pub async fn write(&self, checkpoint: &Checkpoint, mac: &KeyringMac) -> anyhow::Result<()> {
-        let text = checkpoint.seal(mac);
+    pub async fn write(&self, checkpoint: &Checkpoint, keyring: &Keyring) -> anyhow::Result<()> {
+        let text = checkpoint.seal(keyring);
         match self {
             Self::File(path) => {
                 let path = path.clone();

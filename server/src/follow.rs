@@ -2,15 +2,16 @@
 //! that the rows still are what their manifests say.
 
 use crate::{
-    access::{Access, check_everything},
+    access::{Access, check_everything, verified_manifests},
     anchor::Checkpoint,
     app::{App, Origin},
     failure::Failure,
     metrics as names,
 };
 use std::{sync::Arc, time::Duration};
-use strongroom_core::{Action, Decision};
-use strongroom_store::{beat, leave, manifests, revision, try_duty};
+use strongroom_core::{Action, Decision, ProjectId};
+use strongroom_crypto::Keyring;
+use strongroom_store::{beat, leave, revision, try_duty};
 use time::OffsetDateTime;
 use tokio::{
     sync::watch,
@@ -77,8 +78,8 @@ struct Follower {
     epoch: i64,
     /// Whether new keys wait for the root key's provider.
     lacks_keys: bool,
-    /// The revision that was anchored last.
-    anchored: Option<i64>,
+    /// The revision that was anchored last, and whether by the next key of the keyring's rows too.
+    anchored: Option<(i64, bool)>,
     checked_at: Instant,
 }
 
@@ -102,9 +103,10 @@ impl Follower {
             transaction.commit().await?;
             (self.epoch, self.beat_at) = (epoch, Some(Instant::now()));
         }
-        if self.anchored != Some(revision) && self.app.anchor.is_some() {
+        let state = (revision, self.app.keyring().next_keyring_mac().is_some());
+        if self.anchored != Some(state) && self.app.anchor.is_some() {
             write_anchor(&self.app, false).await?;
-            self.anchored = Some(revision);
+            self.anchored = Some(state);
         }
         if self.checked_at.elapsed() >= CHECK_EVERY {
             self.checked_at = Instant::now();
@@ -166,29 +168,54 @@ pub(crate) async fn write_anchor(app: &App, force: bool) -> Result<(), Failure> 
         );
         Failure::Unavailable("the anchor's place")
     };
-    let mac = app.keyring();
-    let mac = mac.keyring_mac();
-    // Before the manifests: whatever another server wrote here, the database has it already.
+    // Before the manifests and the keyring: whatever another server wrote here, the database has it already, the key that it was written by too.
     let standing = if force { None } else { place.read().await.map_err(away)? };
-    let standing = standing.map(|text| Checkpoint::open(&text, mac)).transpose()?;
     let (instance, rows) = {
         let mut connection = app.store.reader().await?;
         let instance = Access::now(app, &mut connection, None).await?.instance;
-        (instance, app.verify_all(manifests(&mut connection).await?)?)
+        let rows = verified_manifests(app, &mut connection, &instance).await?;
+        (instance, rows)
+    };
+    let keyring = app.keyring();
+    let standing = match standing {
+        Some(text) => Some((Checkpoint::open(&text, keyring.keyring_mac())?, text)),
+        None => None,
     };
     let rows: Vec<_> = rows.iter().map(|row| &**row).collect();
-    let checkpoint = Checkpoint::new(app.instance.id.0, app.clock.now(), rows.iter().copied());
-    if let Some(standing) = standing {
+    let mut checkpoint = Checkpoint::new(app.instance.id.0, app.clock.now(), rows.iter().copied());
+    if let Some((standing, text)) = standing {
         standing
-            .check(app.instance.id.0, &rows, |project| instance.is_buried(project))
+            .check(app.instance.id.0, &rows, |project| instance.is_left_out(project))
             .map_err(|disagreement| Failure::Integrity(disagreement.to_string()))?;
-        if standing.manifests == checkpoint.manifests {
+        checkpoint.keep(&standing, |project| instance.is_quarantined(ProjectId(project)));
+        if standing.manifests == checkpoint.manifests && is_sealed_by_next(&text, &keyring) {
             return Ok(());
         }
     }
-    let written = place.write(&checkpoint, mac).await;
+    let written = place.write(&checkpoint, &keyring).await;
     metrics::gauge!(names::ANCHOR_FAILING).set(if written.is_ok() { 0.0 } else { 1.0 });
     written.map_err(away)
+}
+
+/// Sees to it that the anchor, as it stands, goes on being this instance's own when the next key authenticates the keyring's rows.
+pub(crate) async fn seal_anchor_by_next(app: &App) -> Result<(), Failure> {
+    let Some(place) = &app.anchor else { return Ok(()) };
+    let away = |error: anyhow::Error| {
+        tracing::error!(error = format!("{error:#}"), "the anchor cannot be written; no key is replaced before it can");
+        Failure::Unavailable("the anchor's place")
+    };
+    let Some(text) = place.read().await.map_err(away)? else { return Ok(()) };
+    let keyring = app.keyring();
+    match Checkpoint::open(&text, keyring.keyring_mac()) {
+        Ok(checkpoint) if !is_sealed_by_next(&text, &keyring) => place.write(&checkpoint, &keyring).await.map_err(away),
+        // One that is not ours is left as it is: the next start says so.
+        _ => Ok(()),
+    }
+}
+
+/// Whether an anchor's text has a MAC by the next key, where there is one.
+fn is_sealed_by_next(text: &str, keyring: &Keyring) -> bool {
+    keyring.next_keyring_mac().is_none_or(|next| Checkpoint::open(text, next).is_ok())
 }
 
 async fn leave_event(app: &App, failure: &Failure) {

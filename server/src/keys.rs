@@ -6,7 +6,9 @@ use std::{
     sync::{Arc, RwLock},
 };
 use strongroom_core::{Unverified, Verified};
-use strongroom_crypto::{Entries, Keyring, KeyringError, RootKeys, WrappedPurposeKey, WrappedTerm};
+use strongroom_crypto::{
+    Entries, KeyState, Keyring, KeyringError, RootKeys, WrappedKeyring, WrappedPurposeKey, WrappedTerm,
+};
 use strongroom_store::{InstanceRow, PurposeKeyRow, TermRow};
 
 /// The keyring as it is now, and the root key's providers, for when it changes.
@@ -21,8 +23,7 @@ pub struct OpenKeyring {
     /// The keyring.
     pub keyring: Arc<Keyring>,
     /// What it was opened from.
-    terms: Vec<WrappedTerm>,
-    purpose_keys: Vec<WrappedPurposeKey>,
+    rows: WrappedKeyring,
 }
 
 /// The keyring's rows, checked, and the keyring they make.
@@ -39,29 +40,41 @@ pub struct Followed {
 }
 
 impl OpenKeyring {
-    /// Whether both were made of the same rows.
-    fn is_of_the_rows_of(&self, other: &Self) -> bool {
-        self.terms == other.terms && self.purpose_keys == other.purpose_keys
+    /// Whether a key that this one was made of is not there any more, or is in an earlier state.
+    fn goes_back(&self, rows: &WrappedKeyring) -> bool {
+        let term_stays = |seen: &WrappedTerm| {
+            rows.terms.iter().any(|term| term.term == seen.term && seen.state.may_become(term.state))
+        };
+        let key_stays =
+            |seen: &WrappedPurposeKey| same_key(rows, seen).is_some_and(|key| seen.state.may_become(key.state));
+        !self.rows.terms.iter().all(term_stays) || !self.rows.purpose_keys.iter().all(key_stays)
     }
 
-    /// Whether a key that this one was made of is not there any more, or is in an earlier state.
-    fn goes_back(&self, terms: &[WrappedTerm], keys: &[WrappedPurposeKey]) -> bool {
-        let term_stays =
-            |seen: &WrappedTerm| terms.iter().any(|term| term.term == seen.term && seen.state.may_become(term.state));
-        let key_stays = |seen: &WrappedPurposeKey| {
-            keys.iter().any(|key| {
-                (key.purpose, key.generation) == (seen.purpose, seen.generation) && seen.state.may_become(key.state)
-            })
+    /// Whether a key comes that no rotation makes: one that was never announced, or that is wrapped by a term which nothing new is wrapped by. Whoever knows the
+    /// keyring's MAC key and an earlier term would bring in a key of his own like that.
+    fn brings_in(&self, rows: &WrappedKeyring) -> bool {
+        let is_strange = |key: &WrappedPurposeKey| match same_key(&self.rows, key) {
+            _ if key.state == KeyState::Destroyed => false,
+            Some(seen) if (seen.term, &seen.wrapped) == (key.term, &key.wrapped) => false,
+            None if !is_coming(key.state) => true,
+            _ => !rows.terms.iter().any(|term| term.term == key.term && is_coming(term.state)),
         };
-        !self.terms.iter().all(term_stays) || !self.purpose_keys.iter().all(key_stays)
+        rows.purpose_keys.iter().any(is_strange)
     }
 }
 
+fn same_key<'a>(rows: &'a WrappedKeyring, key: &WrappedPurposeKey) -> Option<&'a WrappedPurposeKey> {
+    rows.purpose_keys.iter().find(|other| (other.purpose, other.generation) == (key.purpose, key.generation))
+}
+
+fn is_coming(state: KeyState) -> bool {
+    matches!(state, KeyState::PreActive | KeyState::Active)
+}
+
 impl Keys {
-    /// Begins with an open keyring.
-    pub fn new(root: Arc<RootKeys>, keyring: Arc<Keyring>) -> Self {
-        let open = OpenKeyring { keyring, terms: Vec::new(), purpose_keys: Vec::new() };
-        Self { root, now: RwLock::new(open) }
+    /// Begins with an open keyring and the rows that it was opened from.
+    pub fn new(root: Arc<RootKeys>, keyring: Arc<Keyring>, rows: WrappedKeyring) -> Self {
+        Self { root, now: RwLock::new(OpenKeyring { keyring, rows }) }
     }
 
     /// The keyring.
@@ -84,33 +97,40 @@ impl Keys {
         entries: &mut Entries,
     ) -> Result<Followed, Failure> {
         let now = self.now.read().expect("nothing panics while it holds this lock").clone();
-        let mac = now.keyring.keyring_mac();
+        let claimed = instance.claimed(|row| row.keyring_mac_key.clone());
+        let mac = if now.rows.next_mac_key.as_ref() == Some(&claimed) {
+            // The key that was announced is in use: what the one before it authenticates is refused from now on.
+            now.keyring.promoted_mac(self.root.as_ref(), &claimed).await.map_err(cannot_follow)?
+        } else {
+            now.keyring.keyring_mac().clone()
+        };
         let tampered = |error: strongroom_crypto::Tampered| Failure::Integrity(error.to_string());
         let instance = mac.verify_listed(instance, entries).map_err(tampered)?;
         let verified = terms.into_iter().map(|term| mac.verify_listed(term, entries).map_err(tampered));
         let terms = verified.collect::<Result<Vec<_>, _>>()?;
         let verified = keys.into_iter().map(|key| mac.verify_listed(key, entries).map_err(tampered));
         let purpose_keys = verified.collect::<Result<Vec<_>, _>>()?;
-        let wrapped_terms = terms.iter().map(wrapped_term).collect::<Result<Vec<_>, _>>()?;
-        let wrapped_keys = purpose_keys.iter().map(wrapped_purpose_key).collect::<Result<Vec<_>, _>>()?;
-        if now.terms == wrapped_terms && now.purpose_keys == wrapped_keys {
+        let rows = wrapped_keyring(&instance, &terms, &purpose_keys)?;
+        if now.rows == rows {
             return Ok(Followed { instance, terms, purpose_keys, keyring: now });
         }
-        if now.goes_back(&wrapped_terms, &wrapped_keys) {
+        if now.goes_back(&rows) {
             return Err(Failure::Integrity(
                 "the keyring's rows are older than this server has seen: it was rolled back".to_owned(),
             ));
         }
-        let followed = now.keyring.follow(self.root.as_ref(), &wrapped_terms, &wrapped_keys).await;
-        let keyring = followed.map_err(cannot_follow)?;
-        let keyring = OpenKeyring { keyring: Arc::new(keyring), terms: wrapped_terms, purpose_keys: wrapped_keys };
+        if now.brings_in(&rows) {
+            return Err(Failure::Integrity("the keyring has a key that no rotation makes".to_owned()));
+        }
+        let followed = now.keyring.follow(self.root.as_ref(), mac, &rows).await;
+        let keyring = OpenKeyring { keyring: Arc::new(followed.map_err(cannot_follow)?), rows };
         Ok(Followed { instance, terms, purpose_keys, keyring })
     }
 
     /// Serves with this keyring from now on, but that one of the same rows with more of its keys open stays.
     pub fn adopt(&self, keyring: OpenKeyring) {
         let mut now = self.now.write().expect("nothing panics while it holds this lock");
-        if !(now.is_of_the_rows_of(&keyring) && keyring.keyring.lacks_keys()) {
+        if !(now.rows == keyring.rows && keyring.keyring.lacks_keys()) {
             *now = keyring;
         }
     }
@@ -124,11 +144,11 @@ impl Keys {
         if !known.keyring.lacks_keys() {
             return Ok(());
         }
-        let completed = known.keyring.complete(self.root.as_ref(), &known.terms, &known.purpose_keys).await;
+        let completed = known.keyring.complete(self.root.as_ref(), &known.rows).await;
         let completed = OpenKeyring { keyring: Arc::new(completed.map_err(cannot_follow)?), ..known };
         let mut now = self.now.write().expect("nothing panics while it holds this lock");
         // Where the rows changed meanwhile, the next turn opens what they lack.
-        if now.is_of_the_rows_of(&completed) {
+        if now.rows == completed.rows {
             *now = completed;
         }
         Ok(())
@@ -141,14 +161,28 @@ impl fmt::Debug for Keys {
     }
 }
 
+/// The keyring's rows as crypto takes them.
+pub fn wrapped_keyring(
+    instance: &Verified<InstanceRow>,
+    terms: &[Verified<TermRow>],
+    keys: &[Verified<PurposeKeyRow>],
+) -> Result<WrappedKeyring, Failure> {
+    Ok(WrappedKeyring {
+        mac_key: instance.keyring_mac_key.clone(),
+        next_mac_key: instance.next_keyring_mac_key.clone(),
+        terms: terms.iter().map(|row| wrapped_term(row)).collect::<Result<_, _>>()?,
+        purpose_keys: keys.iter().map(|row| wrapped_purpose_key(row)).collect::<Result<_, _>>()?,
+    })
+}
+
 /// A term's row as crypto takes it.
-pub fn wrapped_term(row: &Verified<TermRow>) -> Result<WrappedTerm, Failure> {
+pub fn wrapped_term(row: &TermRow) -> Result<WrappedTerm, Failure> {
     let state = row.state.parse().map_err(|_| corrupt("keyring_terms.state"))?;
     Ok(WrappedTerm { term: row.term, state, wrapped: row.wrapped.clone() })
 }
 
 /// A purpose key's row as crypto takes it.
-pub fn wrapped_purpose_key(row: &Verified<PurposeKeyRow>) -> Result<WrappedPurposeKey, Failure> {
+pub fn wrapped_purpose_key(row: &PurposeKeyRow) -> Result<WrappedPurposeKey, Failure> {
     Ok(WrappedPurposeKey {
         purpose: row.purpose.parse().map_err(|_| corrupt("keyring_keys.purpose"))?,
         generation: row.generation,

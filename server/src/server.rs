@@ -1,7 +1,7 @@
 //! A server from its settings: opened, running, stopped.
 
 use crate::{
-    access::{Access, AccessCache},
+    access::{Access, AccessCache, verified_manifests},
     activity::Activity,
     anchor::Checkpoint,
     app::{App, MAX_LOGINS, MAX_REQUESTS, Origin},
@@ -27,7 +27,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use strongroom_core::{Action, Clock, Decision, SystemClock};
 use strongroom_crypto::RootKeys;
 use strongroom_policy::Engine;
-use strongroom_store::{InstanceKind, Options, Store, manifests};
+use strongroom_store::{InstanceKind, Options, Store};
 use tokio::{
     net::TcpListener,
     sync::{Mutex, Notify, Semaphore, watch},
@@ -101,7 +101,7 @@ pub async fn open_app_at(
             opened => break opened?,
         }
     };
-    let keys = Arc::new(Keys::new(root.keys().clone(), instance.keyring.clone()));
+    let keys = Arc::new(Keys::new(root.keys().clone(), instance.keyring.clone(), instance.rows.clone()));
     let (audit, writing) = AuditWriter::start(store.clone(), keys.clone(), clock.clone());
     let app = Arc::new(App {
         instance,
@@ -214,25 +214,29 @@ async fn check_anchor(app: &App, accept_older: bool) -> anyhow::Result<()> {
         tracing::warn!(place = %place, "there is no anchor yet; it is made from what the database says now");
         return Ok(write_anchor(app, false).await?);
     };
-    let checkpoint = Checkpoint::open(&text, app.keyring().keyring_mac())?;
-    let (instance, rows) = {
-        let mut connection = app.store.reader().await?;
-        let instance = Access::now(app, &mut connection, None).await?.instance;
-        (instance, app.verify_all(manifests(&mut connection).await?)?)
-    };
-    let rows: Vec<_> = rows.iter().map(|row| &**row).collect();
-    match checkpoint.check(app.instance.id.0, &rows, |project| instance.is_buried(project)) {
-        Ok(()) => Ok(()),
-        Err(disagreement) if accept_older => {
-            tracing::warn!(disagreement = %disagreement, "accepted, as told");
-            let origin = Origin { request_id: uuid::Uuid::now_v7(), source: None };
-            let mut event = app.event(origin, None, Action::Verify, Decision::Allowed, "older-database-accepted");
-            event.resource = Some("instance".to_owned());
-            app.audit.commit(event).await?;
-            Ok(write_anchor(app, true).await?)
+    let disagreement = match Checkpoint::open(&text, app.keyring().keyring_mac()) {
+        Ok(checkpoint) => {
+            let mut connection = app.store.reader().await?;
+            let instance = Access::now(app, &mut connection, None).await?.instance;
+            let rows = verified_manifests(app, &mut connection, &instance).await?;
+            let rows: Vec<_> = rows.iter().map(|row| &**row).collect();
+            match checkpoint.check(app.instance.id.0, &rows, |project| instance.is_left_out(project)) {
+                Ok(()) => return Ok(()),
+                Err(disagreement) => anyhow::Error::new(disagreement),
+            }
         }
-        Err(disagreement) => Err(disagreement.into()),
+        // Written by a key that this database does not have yet, where it is from before a compromised term was replaced.
+        Err(not_ours) => anyhow::Error::new(not_ours),
+    };
+    if !accept_older {
+        return Err(disagreement);
     }
+    tracing::warn!(disagreement = format!("{disagreement:#}"), "accepted, as told");
+    let origin = Origin { request_id: uuid::Uuid::now_v7(), source: None };
+    let mut event = app.event(origin, None, Action::Verify, Decision::Allowed, "older-database-accepted");
+    event.resource = Some("instance".to_owned());
+    app.audit.commit(event).await?;
+    Ok(write_anchor(app, true).await?)
 }
 
 async fn wait_for_database(store: &Store) -> anyhow::Result<()> {

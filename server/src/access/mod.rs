@@ -60,8 +60,6 @@ struct Refused {
 struct Checked {
     row: Verified<ManifestRow>,
     tag: Vec<u8>,
-    /// Which generation of the row key made it. It never goes back: whoever knows an earlier key could make a newer manifest by it otherwise.
-    generation: i32,
 }
 
 /// What a manifest in the database is to the one that is kept.
@@ -157,7 +155,7 @@ impl Access {
                     return Ok(Looked::Moved);
                 }
                 let tag = manifest.tag().to_vec();
-                let loaded = ProjectAccess::load(app, connection, row.clone(), manifest).await;
+                let loaded = ProjectAccess::load(app, app.keyring(), connection, row.clone(), manifest).await;
                 match loaded.inspect_err(|error| app.access.refuse(scope, tag, error))? {
                     Some(loaded) => app.access.keep_project(loaded),
                     None => return Ok(Looked::Moved),
@@ -184,7 +182,7 @@ pub async fn check_everything(app: &App, connection: &mut Connection) -> Result<
             }
         }
         let instance = instance.ok_or_else(|| missing(ManifestScope::Instance))?;
-        let Some((instance, _)) = InstanceAccess::load(app, connection, instance).await? else { continue };
+        let Some((instance, open)) = InstanceAccess::load(app, connection, instance).await? else { continue };
         let mut moved = false;
         for row in instance.projects() {
             let manifest = match projects.remove(&row.id) {
@@ -194,13 +192,40 @@ pub async fn check_everything(app: &App, connection: &mut Connection) -> Result<
                     .await?
                     .ok_or_else(|| missing(ManifestScope::Project(row.id)))?,
             };
-            moved |= ProjectAccess::load(app, connection, row.clone(), manifest).await?.is_none();
+            // By the keyring of the instance that was just read, which this server may not have followed yet.
+            let keyring = open.keyring.clone();
+            moved |= ProjectAccess::load(app, keyring, connection, row.clone(), manifest).await?.is_none();
         }
         if !moved {
             return Ok(count);
         }
     }
     Err(Failure::Unavailable("the access rows, which change all the time,"))
+}
+
+/// Every manifest, checked. Those of quarantined projects are left out: nothing is said of their rows.
+///
+/// # Errors
+/// [`Failure::Integrity`] for the first that this instance's row key did not make, or an earlier one did.
+pub async fn verified_manifests(
+    app: &App,
+    connection: &mut Connection,
+    instance: &InstanceAccess,
+) -> Result<Vec<Verified<ManifestRow>>, Failure> {
+    // Before the rows: they are at least as new as it is.
+    let keyring = app.keyring();
+    let mut checked = Vec::new();
+    for row in manifests(connection).await? {
+        let scope = row.claimed(|row| row.scope);
+        if matches!(scope, ManifestScope::Project(id) if instance.is_quarantined(id)) {
+            continue;
+        }
+        if row.generation() < keyring.row_generation() {
+            return Err(Failure::Integrity(format!("the manifest of {} was made by an earlier row key", name(scope))));
+        }
+        checked.push(keyring.verify_row(row).map_err(|tampered| Failure::Integrity(tampered.to_string()))?);
+    }
+    Ok(checked)
 }
 
 enum Looked {
@@ -278,7 +303,7 @@ fn standing(kept: Option<&Checked>, found: &Unverified<ManifestRow>) -> Standing
     let same = found.claimed(|found| *found == *kept.row) && found.tag() == kept.tag;
     if same {
         Standing::Same
-    } else if found.claimed(|found| found.epoch) < kept.row.epoch || found.generation() < kept.generation {
+    } else if found.claimed(|found| found.epoch) < kept.row.epoch {
         Standing::Older
     } else {
         Standing::Changed
@@ -299,10 +324,11 @@ async fn confirm(
     if !unmoved {
         return Ok(None);
     }
-    let (tag, generation) = (before.tag().to_vec(), before.generation());
-    let row = keyring.verify_row(before).map_err(|tampered| Failure::Integrity(tampered.to_string()))?;
+    let tag = before.tag().to_vec();
+    // All manifests change with the row key, at once: whoever knows an earlier one could make a newer manifest by it otherwise.
+    let row = keyring.verify_current_row(before).map_err(|tampered| Failure::Integrity(tampered.to_string()))?;
     let fits = row.root == entries.root() && usize::try_from(row.entries) == Ok(entries.count());
-    if fits { Ok(Some(Checked { row, tag, generation })) } else { Err(mismatch(scope)) }
+    if fits { Ok(Some(Checked { row, tag })) } else { Err(mismatch(scope)) }
 }
 
 /// Whether a scope's manifest is another than the one with this tag.

@@ -14,7 +14,8 @@ pub use expiry::{
 pub use list::{ListedSecret, PathRange, SecretFilter, list_children, list_secrets, search_secrets};
 pub use read::{Found, Selector, find_secret, lock_secret, read_secret, secrets_at, try_lock_secret};
 pub use rekey::{
-    delete_some_secrets, lock_all_secrets_after, lock_secrets_after, reseal_version, rewrap_versions, versions_before,
+    delete_some_secrets, lock_outdated_secrets_after, lock_secrets_after, reseal_version, rewrap_versions,
+    versions_before,
 };
 pub use versions::{
     FoundVersion, find_version, insert_version, lock_version, prune_versions, read_version, update_version,
