@@ -15,7 +15,7 @@ use strongroom_api::watch::Watched;
 use strongroom_client::{Client, PutOptions};
 use strongroom_core::{Action, SecretBytes, SystemClock};
 use strongroom_crypto::RootKey;
-use strongroom_server::backup::{restore, verify};
+use strongroom_server::backup::{DamagedRecords, restore, verify};
 use strongroom_store::{InstanceKind, Options, Store};
 use strongroom_tests::{INSTANCE, Sql, TestServer, empty_database, eventually, field, fields, path, pinned};
 
@@ -145,7 +145,7 @@ async fn a_lost_database_comes_back_from_a_backup_file_alone() {
     println!("verified: {} values in {:.2} s", report.values.0, lost_at.elapsed().as_secs_f64());
     let database = empty_database().await;
     let store = Store::connect(&database.url(), &Options::default()).unwrap();
-    restore(open(), &store, &root, (INSTANCE, InstanceKind::Dev), &SystemClock).await.unwrap();
+    restore(open(), &store, &root, (INSTANCE, InstanceKind::Dev), DamagedRecords::Refuse, &SystemClock).await.unwrap();
     store.close().await;
     server.settings.database_url = SecretBytes::from(database.url());
     // Where an anchor is kept outside of the database, this start is told that an older database is what is wanted: --accept-older-database.
