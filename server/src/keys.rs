@@ -39,38 +39,6 @@ pub struct Followed {
     pub keyring: OpenKeyring,
 }
 
-impl OpenKeyring {
-    /// Whether a key that this one was made of is not there any more, or is in an earlier state.
-    fn goes_back(&self, rows: &WrappedKeyring) -> bool {
-        let term_stays = |seen: &WrappedTerm| {
-            rows.terms.iter().any(|term| term.term == seen.term && seen.state.may_become(term.state))
-        };
-        let key_stays =
-            |seen: &WrappedPurposeKey| same_key(rows, seen).is_some_and(|key| seen.state.may_become(key.state));
-        !self.rows.terms.iter().all(term_stays) || !self.rows.purpose_keys.iter().all(key_stays)
-    }
-
-    /// Whether a key comes that no rotation makes: one that was never announced, or that is wrapped by a term which nothing new is wrapped by. Whoever knows the
-    /// keyring's MAC key and an earlier term would bring in a key of his own like that.
-    fn brings_in(&self, rows: &WrappedKeyring) -> bool {
-        let is_strange = |key: &WrappedPurposeKey| match same_key(&self.rows, key) {
-            _ if key.state == KeyState::Destroyed => false,
-            Some(seen) if (seen.term, &seen.wrapped) == (key.term, &key.wrapped) => false,
-            None if !is_coming(key.state) => true,
-            _ => !rows.terms.iter().any(|term| term.term == key.term && is_coming(term.state)),
-        };
-        rows.purpose_keys.iter().any(is_strange)
-    }
-}
-
-fn same_key<'a>(rows: &'a WrappedKeyring, key: &WrappedPurposeKey) -> Option<&'a WrappedPurposeKey> {
-    rows.purpose_keys.iter().find(|other| (other.purpose, other.generation) == (key.purpose, key.generation))
-}
-
-fn is_coming(state: KeyState) -> bool {
-    matches!(state, KeyState::PreActive | KeyState::Active)
-}
-
 impl Keys {
     /// Begins with an open keyring and the rows that it was opened from.
     pub fn new(root: Arc<RootKeys>, keyring: Arc<Keyring>, rows: WrappedKeyring) -> Self {
@@ -114,12 +82,12 @@ impl Keys {
         if now.rows == rows {
             return Ok(Followed { instance, terms, purpose_keys, keyring: now });
         }
-        if now.goes_back(&rows) {
+        if goes_back(&now.rows, &rows) {
             return Err(Failure::Integrity(
                 "the keyring's rows are older than this server has seen: it was rolled back".to_owned(),
             ));
         }
-        if now.brings_in(&rows) {
+        if brings_in(&now.rows, &rows) {
             return Err(Failure::Integrity("the keyring has a key that no rotation makes".to_owned()));
         }
         let followed = now.keyring.follow(self.root.as_ref(), mac, &rows).await;
@@ -159,6 +127,34 @@ impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Keys").field("root", &self.root).finish_non_exhaustive()
     }
+}
+
+/// Whether a key that was seen is not there any more, or is in an earlier state.
+fn goes_back(seen: &WrappedKeyring, rows: &WrappedKeyring) -> bool {
+    let term_stays =
+        |seen: &WrappedTerm| rows.terms.iter().any(|term| term.term == seen.term && seen.state.may_become(term.state));
+    let key_stays = |seen: &WrappedPurposeKey| same_key(rows, seen).is_some_and(|key| seen.state.may_become(key.state));
+    !seen.terms.iter().all(term_stays) || !seen.purpose_keys.iter().all(key_stays)
+}
+
+/// Whether a key comes that no rotation makes: one that was never announced, or that is wrapped by a term which nothing new is wrapped by. Whoever knows the keyring's
+/// MAC key and an earlier term would bring in a key of his own like that.
+fn brings_in(seen: &WrappedKeyring, rows: &WrappedKeyring) -> bool {
+    let is_strange = |key: &WrappedPurposeKey| match same_key(seen, key) {
+        _ if key.state == KeyState::Destroyed => false,
+        Some(seen) if (seen.term, &seen.wrapped) == (key.term, &key.wrapped) => false,
+        None if !is_coming(key.state) => true,
+        _ => !rows.terms.iter().any(|term| term.term == key.term && is_coming(term.state)),
+    };
+    rows.purpose_keys.iter().any(is_strange)
+}
+
+fn same_key<'a>(rows: &'a WrappedKeyring, key: &WrappedPurposeKey) -> Option<&'a WrappedPurposeKey> {
+    rows.purpose_keys.iter().find(|other| (other.purpose, other.generation) == (key.purpose, key.generation))
+}
+
+fn is_coming(state: KeyState) -> bool {
+    matches!(state, KeyState::PreActive | KeyState::Active)
 }
 
 /// The keyring's rows as crypto takes them.
@@ -203,5 +199,47 @@ fn cannot_follow(error: KeyringError) -> Failure {
             Failure::Unavailable("the root key's provider, which new keys are opened with,")
         }
         other => Failure::Integrity(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use strongroom_crypto::Purpose;
+
+    fn key(generation: i32, term: i32, state: KeyState, wrapped: u8) -> WrappedPurposeKey {
+        WrappedPurposeKey { purpose: Purpose::RowMac, generation, term, state, wrapped: vec![wrapped] }
+    }
+
+    #[test]
+    fn only_keys_that_a_rotation_makes_come_into_a_keyring() {
+        use KeyState::{Active, Compromised, DecryptOnly, Destroyed, PreActive};
+        let term = |term, state| WrappedTerm { term, state, wrapped: vec![0] };
+        let terms = vec![term(1, Compromised), term(2, Active), term(3, PreActive), term(4, DecryptOnly)];
+        let standing = key(1, 1, Active, 1);
+        let seen = WrappedKeyring { mac_key: vec![0], next_mac_key: None, terms, purpose_keys: vec![standing.clone()] };
+        for (what, strange, keys) in [
+            ("nothing changes", false, vec![standing.clone()]),
+            ("it is retired", false, vec![key(1, 1, Compromised, 1)]),
+            ("it is destroyed", false, vec![key(1, 1, Destroyed, 0)]),
+            ("it is wrapped by the active term", false, vec![key(1, 2, DecryptOnly, 2)]),
+            ("one is announced", false, vec![standing.clone(), key(2, 3, PreActive, 2)]),
+            (
+                "one is active that was announced while this server did not look",
+                false,
+                vec![standing.clone(), key(2, 2, Active, 2)],
+            ),
+            ("one comes and is gone already", false, vec![standing.clone(), key(2, 1, Destroyed, 0)]),
+            ("one that was never announced", true, vec![standing.clone(), key(2, 2, DecryptOnly, 2)]),
+            ("one that was compromised before it came", true, vec![standing.clone(), key(2, 2, Compromised, 2)]),
+            ("one below a compromised term", true, vec![standing.clone(), key(2, 1, PreActive, 2)]),
+            ("one below a retired term", true, vec![standing.clone(), key(2, 4, Active, 2)]),
+            ("one below no term", true, vec![standing.clone(), key(2, 9, Active, 2)]),
+            ("another in its place, below the same term", true, vec![key(1, 1, Active, 2)]),
+        ] {
+            let rows = WrappedKeyring { purpose_keys: keys, ..seen.clone() };
+            assert_eq!(brings_in(&seen, &rows), strange, "{what}");
+            assert!(!goes_back(&seen, &rows), "{what}");
+        }
     }
 }

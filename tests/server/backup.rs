@@ -353,7 +353,8 @@ async fn damaged_records_that_decide_nothing_are_left_out_where_somebody_says_so
     .await;
     let backup = take(&server).await;
     let report = verify(&backup[..], &root).await.unwrap();
-    assert_eq!(wrong(&report), BTreeSet::from(["audit_events", "restores", "rotations"].map(str::to_owned)));
+    let tables: BTreeSet<_> = report.problems.iter().map(|problem| problem.table).collect();
+    assert_eq!(tables, BTreeSet::from(["audit_events", "restores", "rotations"]));
     assert!(!report.is_sound() && report.is_sound_but_for_records());
     let empty = empty_database().await;
     let refused = restore_into(&empty, &backup, &root).await.unwrap_err();
