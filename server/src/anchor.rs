@@ -138,6 +138,12 @@ impl Checkpoint {
         if checkpoint.format == FORMAT { Ok(checkpoint) } else { Err(bad("is of an unknown format")) }
     }
 
+    /// Whose an anchor claims to be, whoever wrote it: for refusing, and for nothing else.
+    pub fn claimed_instance(text: &str) -> Option<Uuid> {
+        let checkpoint: Self = serde_json::from_str(text.lines().next()?).ok()?;
+        Some(checkpoint.instance)
+    }
+
     /// Whether the database's manifests are at least as new as these. `is_gone` says which projects the instance removed for good.
     pub fn check(
         &self,

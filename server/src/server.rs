@@ -228,7 +228,8 @@ async fn check_anchor(app: &App, accept_older: bool) -> anyhow::Result<()> {
         // Written by a key that this database does not have yet, where it is from before a compromised term was replaced.
         Err(not_ours) => anyhow::Error::new(not_ours),
     };
-    if !accept_older {
+    // Another instance's is written over by no word.
+    if !accept_older || Checkpoint::claimed_instance(&text) != Some(app.instance.id.0) {
         return Err(disagreement);
     }
     tracing::warn!(disagreement = format!("{disagreement:#}"), "accepted, as told");

@@ -1,6 +1,6 @@
 //! The anchor: a database that was set back as a whole is refused when a server starts, unless somebody says that it is meant.
 
-use strongroom_api::routes;
+use strongroom_api::{keys::Rotate, routes};
 use strongroom_client::PutOptions;
 use strongroom_core::Action;
 use strongroom_server::{Server, anchor::AnchorPlace};
@@ -167,4 +167,34 @@ async fn a_manifest_that_somebody_removed_is_not_forgotten_by_the_anchor() {
     world.server.stop().await;
     let message = refusal(&world.server).await;
     assert!(message.contains(&format!("project {project}")), "{message}");
+}
+
+#[tokio::test]
+async fn a_database_from_before_a_compromised_term_was_replaced_is_not_believed_by_a_start() {
+    let mut world = World::new().await;
+    let rotate = Rotate::Term { compromised: true, accept_unanchored: false };
+    world.server.admin().rotate(&rotate).await.unwrap();
+    let sql = &mut world.sql;
+    eventually("it is replaced", async || sql.count("rotations WHERE stage = 'finished'").await == 1).await;
+    let epoch = world.epoch(INSTANCE).await;
+    world.anchored(INSTANCE, epoch).await;
+    world.server.stop().await;
+    // With the key that authenticated the keyring's rows then: whoever knows it could sign whatever he likes in its place.
+    world.set_back().await;
+    let message = refusal(&world.server).await;
+    assert!(message.contains("the anchor was not written by this instance"), "{message}");
+
+    let (whole, other) = (world.text(), World::new().await);
+    let epoch = {
+        let mut sql = other.server.sql().await;
+        sql.rows(&format!("SELECT epoch FROM manifests WHERE scope = '{INSTANCE}'")).await[0]["epoch"].as_i64().unwrap()
+    };
+    other.anchored(INSTANCE, epoch).await;
+    world.server.settings.accept_older_database = true;
+    std::fs::write(world.anchor(), other.text()).unwrap();
+    let message = refusal(&world.server).await;
+    assert!(message.contains("the anchor"), "another instance's is written over by no word: {message}");
+    std::fs::write(world.anchor(), whole).unwrap();
+    world.server.restart().await;
+    assert_eq!(world.server.admin().projects().await.unwrap().len(), 1);
 }
