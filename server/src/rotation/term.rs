@@ -106,13 +106,13 @@ pub(super) fn switched(access: &Access, target: i32, becomes: KeyState, now: Off
         let row = TermRow { retired_at: term.retired_at.or(Some(now)), ..(**term).clone() };
         let all = becomes == KeyState::Compromised;
         match term.state.as_str() {
-            "destroyed" => None,
             // What a rotation that was superseded had made: it wraps nothing yet, and somebody may know it too.
             "pre-active" if all => {
                 Some(TermRow { state: KeyState::Destroyed.as_str().to_owned(), wrapped: Vec::new(), ..row })
             }
             "active" => Some(TermRow { state: becomes.as_str().to_owned(), ..row }),
             "decrypt-only" | "compromised" if all => Some(TermRow { state: becomes.as_str().to_owned(), ..row }),
+            // Gone, or not touched by an ordinary rotation.
             _ => None,
         }
     });

@@ -123,10 +123,10 @@ async fn supersede(app: &App, change: &mut Change) -> Result<bool, Failure> {
         if row.compromised {
             return Ok(true);
         }
-        let Some((_, mut progress)) = claim_rotation(change.connection(), id).await? else { return Ok(false) };
+        let Some((_, progress)) = claim_rotation(change.connection(), id).await? else { return Ok(false) };
         let now = app.clock.now();
-        progress.stage = "superseded".to_owned();
-        (progress.failure, progress.updated_at, progress.finished_at) = (None, now, Some(now));
+        let stage = "superseded".to_owned();
+        let progress = Progress { stage, failure: None, updated_at: now, finished_at: Some(now), ..progress };
         update_progress(change.connection(), id, &progress).await?;
         let mut event =
             app.event(Origin { request_id: id, source: None }, None, Action::Rotate, Decision::Allowed, "superseded");
