@@ -25,4 +25,7 @@ CREATE TABLE quarantines (
     mac            bytea       NOT NULL
 );
 
+-- While a term that may be known to somebody is replaced: the key that authenticates the keyring's rows next, sealed under the root key.
+ALTER TABLE instance ADD COLUMN next_keyring_mac_key bytea;
+
 CREATE INDEX project_keys_term ON project_keys (term) WHERE state <> 'destroyed';

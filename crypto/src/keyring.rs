@@ -92,6 +92,12 @@ impl KeyringMac {
         Ok(Self { instance, key: hmac_key(&key) })
     }
 
+    /// Unwraps the key that was announced as the next one, by a row that this instance's keyring authenticated.
+    async fn open_next(root: &dyn RootKeyProvider, instance: InstanceId, wrapped: &[u8]) -> Result<Self, KeyringError> {
+        let key = root_unwrap(root, RootWrapped::KeyringMacKey { instance }, wrapped).await?;
+        Ok(Self { instance, key: hmac_key(&key) })
+    }
+
     /// Whose keyring it is.
     pub fn instance(&self) -> InstanceId {
         self.instance
@@ -105,16 +111,18 @@ impl KeyringMac {
 /// The keys a running server holds: the terms, the keys of each purpose, and the key of the keyring's own rows. Project keys are opened one by
 /// one and held by whoever caches them.
 pub struct Keyring {
-    mac: KeyringMac,
+    mac: Arc<KeyringMac>,
+    /// The key that authenticates the keyring's own rows next, as it is wrapped and open.
+    next_mac: Option<(Vec<u8>, Arc<KeyringMac>)>,
     active_term: i32,
     /// Shared with the keyring that this one followed: a term's number never stands for another key.
     terms: BTreeMap<i32, Arc<Key>>,
     purposes: BTreeMap<Purpose, MacKeys>,
-    /// Whether a term that is not in use yet was left closed, and the keys below it.
+    /// Whether a key that is not in use yet was left closed: a term and the keys below it, or the keyring's next MAC key.
     lacks_keys: bool,
 }
 
-/// What is done about a term that is not in use yet and not known.
+/// What is done about a key that is not in use yet and not known.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Upcoming {
     Open,
@@ -134,12 +142,13 @@ impl Keyring {
         let term = root_wrap(root, RootWrapped::Term { instance, term: 1 }, &term_key).await?;
         let wrapped = WrappedKeyring {
             mac_key,
+            next_mac_key: None,
             terms: vec![WrappedTerm { term: 1, state: KeyState::Active, wrapped: term }],
             purpose_keys: Purpose::ALL.map(|purpose| new_purpose_key(instance, purpose, &term_key)).into(),
         };
         // Opened the way a start opens it: what does not open again is never written down.
         let mac = KeyringMac::open(root, instance, &wrapped.mac_key).await?;
-        let keyring = Self::open(root, mac, &wrapped.terms, &wrapped.purpose_keys).await?;
+        let keyring = Self::open(root, mac, &wrapped).await?;
         Ok((keyring, wrapped))
     }
 
@@ -147,33 +156,26 @@ impl Keyring {
     pub async fn open(
         root: &dyn RootKeyProvider,
         mac: KeyringMac,
-        terms: &[WrappedTerm],
-        purpose_keys: &[WrappedPurposeKey],
+        wrapped: &WrappedKeyring,
     ) -> Result<Self, KeyringError> {
-        Self::open_knowing(root, mac, terms, purpose_keys, &BTreeMap::new(), Upcoming::Open).await
+        Self::open_knowing(root, Arc::new(mac), wrapped, None, Upcoming::Open).await
     }
 
-    /// The keyring after its rows changed. The root key's provider is asked only for terms in use that this one does not hold: whoever follows may be about to
-    /// answer a request, which need not wait for a key that nothing is sealed by yet. [`Self::complete`] opens what was left closed.
+    /// The keyring after its rows changed, which the caller verified with `mac`. The root key's provider is asked only for terms in use that this one does not
+    /// hold: whoever follows may be about to answer a request, which need not wait for a key that nothing is sealed by yet. [`Self::complete`] opens what was left
+    /// closed.
     pub async fn follow(
         &self,
         root: &dyn RootKeyProvider,
-        terms: &[WrappedTerm],
-        purpose_keys: &[WrappedPurposeKey],
+        mac: Arc<KeyringMac>,
+        wrapped: &WrappedKeyring,
     ) -> Result<Self, KeyringError> {
-        let mac = KeyringMac { instance: self.mac.instance, key: self.mac.key.clone() };
-        Self::open_knowing(root, mac, terms, purpose_keys, &self.terms, Upcoming::LeaveClosed).await
+        Self::open_knowing(root, mac, wrapped, Some(self), Upcoming::LeaveClosed).await
     }
 
     /// The keyring of the same rows with everything opened.
-    pub async fn complete(
-        &self,
-        root: &dyn RootKeyProvider,
-        terms: &[WrappedTerm],
-        purpose_keys: &[WrappedPurposeKey],
-    ) -> Result<Self, KeyringError> {
-        let mac = KeyringMac { instance: self.mac.instance, key: self.mac.key.clone() };
-        Self::open_knowing(root, mac, terms, purpose_keys, &self.terms, Upcoming::Open).await
+    pub async fn complete(&self, root: &dyn RootKeyProvider, wrapped: &WrappedKeyring) -> Result<Self, KeyringError> {
+        Self::open_knowing(root, self.mac.clone(), wrapped, Some(self), Upcoming::Open).await
     }
 
     /// Whether a key of its rows is not open: one that is not in use yet.
@@ -183,18 +185,17 @@ impl Keyring {
 
     async fn open_knowing(
         root: &dyn RootKeyProvider,
-        mac: KeyringMac,
-        terms: &[WrappedTerm],
-        purpose_keys: &[WrappedPurposeKey],
-        known: &BTreeMap<i32, Arc<Key>>,
+        mac: Arc<KeyringMac>,
+        wrapped: &WrappedKeyring,
+        known: Option<&Self>,
         upcoming: Upcoming,
     ) -> Result<Self, KeyringError> {
         let instance = mac.instance;
-        let active_term = only_active("term", terms.iter().map(|term| (term.state, term.term)))?;
-        let (mut opened, mut closed) = (BTreeMap::new(), BTreeSet::new());
-        for term in terms.iter().filter(|term| term.state != KeyState::Destroyed) {
+        let active_term = only_active("term", wrapped.terms.iter().map(|term| (term.state, term.term)))?;
+        let (mut terms, mut closed) = (BTreeMap::new(), BTreeSet::new());
+        for term in wrapped.terms.iter().filter(|term| term.state != KeyState::Destroyed) {
             let names = RootWrapped::Term { instance, term: term.term };
-            let key = match known.get(&term.term) {
+            let key = match known.and_then(|known| known.terms.get(&term.term)) {
                 Some(key) => key.clone(),
                 None if term.state == KeyState::PreActive && upcoming == Upcoming::LeaveClosed => {
                     closed.insert(term.term);
@@ -202,16 +203,28 @@ impl Keyring {
                 }
                 None => Arc::new(root_unwrap(root, names, &term.wrapped).await?),
             };
-            opened.insert(term.term, key);
+            terms.insert(term.term, key);
         }
-        let terms = opened;
         let is_closed = |key: &&WrappedPurposeKey| key.state == KeyState::PreActive && closed.contains(&key.term);
-        let open: Vec<_> = purpose_keys.iter().filter(|key| !is_closed(key)).collect();
+        let open: Vec<_> = wrapped.purpose_keys.iter().filter(|key| !is_closed(key)).collect();
         let purposes = Purpose::ALL
             .into_iter()
             .map(|purpose| Ok((purpose, open_purpose(instance, purpose, &terms, &open)?)))
             .collect::<Result<_, KeyringError>>()?;
-        Ok(Self { mac, active_term, terms, purposes, lacks_keys: !closed.is_empty() })
+        let next_mac = match &wrapped.next_mac_key {
+            Some(next) => match known.and_then(|known| known.known_next_mac(next)) {
+                Some(mac) => Some((next.clone(), mac)),
+                None if upcoming == Upcoming::LeaveClosed => None,
+                None => Some((next.clone(), Arc::new(KeyringMac::open_next(root, instance, next).await?))),
+            },
+            None => None,
+        };
+        let lacks_keys = !closed.is_empty() || next_mac.is_some() != wrapped.next_mac_key.is_some();
+        Ok(Self { mac, next_mac, active_term, terms, purposes, lacks_keys })
+    }
+
+    fn known_next_mac(&self, wrapped: &[u8]) -> Option<Arc<KeyringMac>> {
+        self.next_mac.as_ref().filter(|(known, _)| known == wrapped).map(|(_, mac)| mac.clone())
     }
 
     /// Whose keyring it is.
@@ -253,8 +266,26 @@ impl Keyring {
     }
 
     /// What authenticates the keyring's own rows.
-    pub fn keyring_mac(&self) -> &KeyringMac {
+    pub fn keyring_mac(&self) -> &Arc<KeyringMac> {
         &self.mac
+    }
+
+    /// What authenticates them next, where that was announced and is open.
+    pub fn next_keyring_mac(&self) -> Option<&KeyringMac> {
+        self.next_mac.as_ref().map(|(_, mac)| mac.as_ref())
+    }
+
+    /// What authenticates them from now on: the key that was announced as the next one, wrapped like this. The root key's provider is asked only where it was left
+    /// closed.
+    pub async fn promoted_mac(
+        &self,
+        root: &dyn RootKeyProvider,
+        wrapped: &[u8],
+    ) -> Result<Arc<KeyringMac>, KeyringError> {
+        match self.known_next_mac(wrapped) {
+            Some(mac) => Ok(mac),
+            None => Ok(Arc::new(KeyringMac::open_next(root, self.instance(), wrapped).await?)),
+        }
     }
 }
 
@@ -382,7 +413,7 @@ pub(crate) async fn root_unwrap(
     key.ok_or_else(|| KeyringError::Damaged { what: what(names), source: EnvelopeError::UnexpectedContent })
 }
 
-fn what(names: RootWrapped) -> String {
+pub(crate) fn what(names: RootWrapped) -> String {
     match names {
         RootWrapped::Term { term, .. } => format!("term {term}"),
         RootWrapped::KeyringMacKey { .. } => "the keyring's rows".to_owned(),
@@ -403,7 +434,8 @@ impl Keyring {
         let keys =
             |of| MacKeys::new(1, BTreeMap::from([(1, hmac_key(&key(purpose(of))))])).expect("generation 1 is there");
         Self {
-            mac: KeyringMac { instance, key: hmac_key(&key(0x20)) },
+            mac: Arc::new(KeyringMac { instance, key: hmac_key(&key(0x20)) }),
+            next_mac: None,
             active_term: 1,
             terms: BTreeMap::from([(1, Arc::new(key(0x11)))]),
             purposes: Purpose::ALL.into_iter().map(|of| (of, keys(of))).collect(),
@@ -429,7 +461,7 @@ mod tests {
 
     fn open(root: &RootKey, instance: InstanceId, wrapped: &WrappedKeyring) -> Result<Keyring, KeyringError> {
         let mac = now(KeyringMac::open(root, instance, &wrapped.mac_key))?;
-        now(Keyring::open(root, mac, &wrapped.terms, &wrapped.purpose_keys))
+        now(Keyring::open(root, mac, wrapped))
     }
 
     #[test]
@@ -554,7 +586,8 @@ mod tests {
         assert!(unexpected(now(KeyringMac::open(&root, InstanceId(Uuid::nil()), &wrapped.mac_key)).unwrap_err()));
         let mac = now(KeyringMac::open(&root, INSTANCE, &wrapped.mac_key)).unwrap();
         let moved = WrappedTerm { term: 2, ..wrapped.terms[0].clone() };
-        assert!(unexpected(now(Keyring::open(&root, mac, &[moved], &wrapped.purpose_keys)).unwrap_err()));
+        let moved = WrappedKeyring { terms: vec![moved], ..wrapped };
+        assert!(unexpected(now(Keyring::open(&root, mac, &moved)).unwrap_err()));
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub use pair::{BadRsaBits, KeyPair, RsaBits};
 pub use provider::{ProviderAnswer, ProviderError, Reason, RootKeyProvider, RootKeys};
 pub use recovery::{BadShare, CannotSplit, CombineError, RECOVERY_THRESHOLDS, RecoveryShare};
 pub use root::{ROOT_KEY_VARIABLE, RootKey, RootKeyError};
-pub use rotation::NewTerm;
+pub use rotation::{NewTerm, next_keyring_mac_key};
 pub use row::Tampered;
 pub use seal::EnvelopeError;
 pub use session::{CannotIssue, MAX_SESSION, MAX_WORKLOAD_SESSION, Session, SessionError};

@@ -1,7 +1,7 @@
 //! New keys, and keys wrapped anew: what rotations are made of.
 
 use crate::key::Key;
-use crate::keyring::{Keyring, KeyringError, root_unwrap, root_wrap};
+use crate::keyring::{Keyring, KeyringError, root_unwrap, root_wrap, what};
 use crate::mac::Purpose;
 use crate::names::{ProjectKeyNames, PurposeKeyNames, RootWrapped};
 use crate::provider::RootKeyProvider;
@@ -25,14 +25,8 @@ impl NewTerm {
     /// # Errors
     /// [`KeyringError::Provider`] when the root key's provider fails.
     pub async fn make(root: &dyn RootKeyProvider, instance: InstanceId, term: i32) -> Result<Self, KeyringError> {
-        let (names, key) = (RootWrapped::Term { instance, term }, Key::generate());
-        let wrapped = root_wrap(root, names, &key).await?;
-        let again = root_unwrap(root, names, &wrapped).await?;
-        if bool::from(again.expose().ct_eq(key.expose())) {
-            Ok(Self { instance, term, key, wrapped })
-        } else {
-            Err(KeyringError::Damaged { what: format!("term {term}"), source: EnvelopeError::UnexpectedContent })
-        }
+        let (key, wrapped) = wrapped_by_root(root, RootWrapped::Term { instance, term }).await?;
+        Ok(Self { instance, term, key, wrapped })
     }
 
     /// Its number.
@@ -53,6 +47,25 @@ impl NewTerm {
         let names = PurposeKeyNames { instance: self.instance, purpose: purpose.as_str(), generation, term };
         let wrapped = seal(&self.key, &names, Key::generate().expose());
         WrappedPurposeKey { purpose, generation, term, state: KeyState::PreActive, wrapped }
+    }
+}
+
+/// Makes the key that is to authenticate the keyring's own rows next, has it wrapped, and sees to it that it opens again. As the database has it.
+///
+/// # Errors
+/// [`KeyringError::Provider`] when the root key's provider fails.
+pub async fn next_keyring_mac_key(root: &dyn RootKeyProvider, instance: InstanceId) -> Result<Vec<u8>, KeyringError> {
+    Ok(wrapped_by_root(root, RootWrapped::KeyringMacKey { instance }).await?.1)
+}
+
+async fn wrapped_by_root(root: &dyn RootKeyProvider, names: RootWrapped) -> Result<(Key, Vec<u8>), KeyringError> {
+    let key = Key::generate();
+    let wrapped = root_wrap(root, names, &key).await?;
+    let again = root_unwrap(root, names, &wrapped).await?;
+    if bool::from(again.expose().ct_eq(key.expose())) {
+        Ok((key, wrapped))
+    } else {
+        Err(KeyringError::Damaged { what: what(names), source: EnvelopeError::UnexpectedContent })
     }
 }
 
@@ -115,6 +128,7 @@ mod tests {
     use crate::root::RootKey;
     use crate::testing::{INSTANCE, PROJECT, now};
     use crate::wrapped::WrappedKeyring;
+    use strongroom_core::{Columns, MacRow, Unverified};
 
     static_assertions::assert_not_impl_any!(NewTerm: Clone, fmt::Display);
 
@@ -137,7 +151,7 @@ mod tests {
 
     fn open(root: &RootKey, wrapped: &WrappedKeyring) -> Result<Keyring, KeyringError> {
         let mac = now(KeyringMac::open(root, INSTANCE, &wrapped.mac_key))?;
-        now(Keyring::open(root, mac, &wrapped.terms, &wrapped.purpose_keys))
+        now(Keyring::open(root, mac, wrapped))
     }
 
     #[test]
@@ -183,5 +197,55 @@ mod tests {
         assert!(keyring.open_project_key(&moved).is_err());
         let unknown = keyring.rewrap_project_key(&wrapped, 9);
         assert!(matches!(unknown, Err(KeyringError::NoSuchTerm { term: 9, .. })));
+    }
+
+    #[test]
+    fn the_next_key_of_the_keyrings_rows_waits_for_whoever_completes_and_then_takes_over() {
+        let Made { root, keyring, mut wrapped } = made();
+        let next = now(next_keyring_mac_key(&root, INSTANCE)).unwrap();
+        wrapped.next_mac_key = Some(next.clone());
+        let followed = now(keyring.follow(&root, keyring.keyring_mac().clone(), &wrapped)).unwrap();
+        assert!(followed.lacks_keys() && followed.next_keyring_mac().is_none());
+        let completed = now(followed.complete(&root, &wrapped)).unwrap();
+        assert!(!completed.lacks_keys());
+
+        (wrapped.mac_key, wrapped.next_mac_key) = (next.clone(), None);
+        let by = |keyring: &Keyring| keyring.keyring_mac().mac_anchor("x");
+        let opened = by(&open(&root, &wrapped).unwrap());
+        assert_ne!(opened, by(&keyring));
+        for before in [&completed, &followed] {
+            let mac = now(before.promoted_mac(&root, &next)).unwrap();
+            let promoted = now(before.follow(&root, mac, &wrapped)).unwrap();
+            assert_eq!(by(&promoted), opened, "known or not, it is the one that a start opens");
+            assert!(promoted.next_keyring_mac().is_none());
+        }
+        assert_eq!(completed.next_keyring_mac().unwrap().mac_anchor("x"), opened);
+    }
+
+    #[test]
+    fn a_row_by_an_earlier_row_key_is_authentic_and_not_current() {
+        #[derive(Clone, Debug, PartialEq)]
+        struct Sample;
+
+        impl MacRow for Sample {
+            const TABLE: &'static str = "samples";
+            const LAYOUT: i16 = 1;
+
+            fn columns(&self, out: &mut Columns) {
+                out.integer(1);
+            }
+        }
+
+        let Made { root, keyring, mut wrapped } = made();
+        let row = |by: &Keyring| Unverified::new(Sample, by.mac_row(Sample).mac().clone());
+        assert!(keyring.verify_current_row(row(&keyring)).is_ok());
+        for key in wrapped.purpose_keys.iter_mut().filter(|key| key.purpose == Purpose::RowMac) {
+            key.state = if key.generation == 2 { KeyState::Active } else { KeyState::Compromised };
+        }
+        let next = open(&root, &wrapped).unwrap();
+        assert!(next.verify_row(row(&keyring)).is_ok() && next.verify_current_row(row(&keyring)).is_err());
+        assert!(next.verify_current_row(row(&next)).is_ok());
+        // Known already, and not in use yet.
+        assert!(keyring.verify_row(row(&next)).is_ok() && keyring.verify_current_row(row(&next)).is_err());
     }
 }

@@ -109,6 +109,8 @@ pub struct WrappedProjectKey {
 pub struct WrappedKeyring {
     /// The key that authenticates the keyring's own rows, wrapped by the root, never by a term.
     pub mac_key: Vec<u8>,
+    /// The one that does it next, where one was made; wrapped by the root.
+    pub next_mac_key: Option<Vec<u8>>,
     /// The terms.
     pub terms: Vec<WrappedTerm>,
     /// The keys of all purposes and generations.

@@ -88,7 +88,7 @@ fn use_key_and_value(directory: &Path) -> (RootKey, SecretBytes) {
     assert!(root.key_id().is_some());
     let (_, wrapped) = now(Keyring::create(&root, instance)).unwrap();
     let mac = now(KeyringMac::open(&root, instance, &wrapped.mac_key)).unwrap();
-    let keyring = now(Keyring::open(&root, mac, &wrapped.terms, &wrapped.purpose_keys)).unwrap();
+    let keyring = now(Keyring::open(&root, mac, &wrapped)).unwrap();
 
     drop(RootKey::combine(&root.split(3, 2).unwrap()[1..]).unwrap());
 

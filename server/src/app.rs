@@ -107,6 +107,11 @@ impl App {
         self.keyring().verify_row(row).map_err(|tampered| Failure::Integrity(tampered.to_string()))
     }
 
+    /// Checks a row's MAC, which the row key in use must have made: [`Keyring::verify_current_row`]. Whoever asks has followed whatever changed the keyring.
+    pub fn verify_current<T: MacRow>(&self, row: Unverified<T>) -> Result<Verified<T>, Failure> {
+        self.keyring().verify_current_row(row).map_err(|tampered| Failure::Integrity(tampered.to_string()))
+    }
+
     /// Checks the MACs of many rows.
     pub fn verify_all<T: MacRow>(&self, rows: Vec<Unverified<T>>) -> Result<Vec<Verified<T>>, Failure> {
         rows.into_iter().map(|row| self.verify(row)).collect()

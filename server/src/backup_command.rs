@@ -6,7 +6,7 @@ use std::{fs::File, io::BufReader, path::Path, time::Instant};
 use strongroom_core::SystemClock;
 use strongroom_server::{
     Settings,
-    backup::{CannotRestore, Report, rehearse, restore as restore_backup, verify as verify_backup},
+    backup::{CannotRestore, DamagedRecords, Report, rehearse, restore as restore_backup, verify as verify_backup},
     process::{self, CoreDumps},
     root::Root,
     settings::{RootKeySettings, RootKeySource},
@@ -38,7 +38,7 @@ pub(crate) async fn verify(verb: BackupVerb) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub(crate) async fn restore(file: &Path, settings: &Path) -> anyhow::Result<()> {
+pub(crate) async fn restore(file: &Path, settings: &Path, records: DamagedRecords) -> anyhow::Result<()> {
     let settings = Settings::load(settings)?;
     process::log("warn")?;
     process::harden(settings.core_dumps);
@@ -52,9 +52,13 @@ pub(crate) async fn restore(file: &Path, settings: &Path) -> anyhow::Result<()> 
     let store = Store::connect(url, &options)?;
     let started = Instant::now();
     let instance = (settings.instance.as_str(), settings.kind);
-    let outcome = restore_backup(open(file)?, &store, root.keys().as_ref(), instance, &SystemClock).await;
+    let outcome = restore_backup(open(file)?, &store, root.keys().as_ref(), instance, records, &SystemClock).await;
     store.close().await;
-    print(&outcome.map_err(failed)?.report);
+    let report = outcome.map_err(failed)?.report;
+    print(&report);
+    if !report.damaged_records.is_empty() {
+        println!("left out: {} damaged records, as told; they are in the backup only", report.damaged_records.len());
+    }
     println!("restored in {:.1} s", started.elapsed().as_secs_f64());
     println!("what came after the backup was taken is lost; start the server, then see `strongroom backup reconcile`");
     Ok(())
@@ -85,6 +89,11 @@ fn print(report: &Report) {
 fn failed(error: CannotRestore) -> anyhow::Error {
     if let CannotRestore::NotSound(report) = &error {
         print(report);
+        if report.is_sound_but_for_records() {
+            println!(
+                "only records are damaged that nothing is decided by; --accept-damaged-records restores without them"
+            );
+        }
     }
     error.into()
 }

@@ -114,8 +114,8 @@ struct Beating {
 
 #[derive(Default)]
 struct Anchoring {
-    /// The revision that was anchored last, and when.
-    anchored: Option<(i64, Instant)>,
+    /// The revision that was anchored last, whether by the next key of the keyring's rows too, and when.
+    anchored: Option<(i64, bool, Instant)>,
 }
 
 impl Anchoring {
@@ -130,10 +130,13 @@ impl Anchoring {
         let row = row.ok_or_else(|| Failure::Integrity("the access revision is missing".to_owned()))?;
         let revision = app.verify(row)?.revision;
         // What somebody sets back changes no revision: the anchor is compared from time to time all the same.
-        let holds = |(anchored, at): (i64, Instant)| anchored == revision && at.elapsed() < app.check_every;
+        let by_next = app.keyring().next_keyring_mac().is_some();
+        let holds = |(anchored, was_by_next, at): (i64, bool, Instant)| {
+            (anchored, was_by_next) == (revision, by_next) && at.elapsed() < app.check_every
+        };
         if !self.anchored.is_some_and(holds) {
             write_anchor(app).await?;
-            self.anchored = Some((revision, Instant::now()));
+            self.anchored = Some((revision, by_next, Instant::now()));
         }
         Ok(())
     }

@@ -1,12 +1,9 @@
 //! The instance and its keyring: opened at each start, made at the first.
 
-use crate::{access::ledger, failure::Failure};
+use crate::{access::ledger, failure::Failure, keys::wrapped_keyring};
 use std::sync::Arc;
 use strongroom_core::{Clock, InstanceId, Unverified};
-use strongroom_crypto::{
-    Entries, Keyring, KeyringError, KeyringMac, RootKeyProvider, Tampered, WrappedKeyring, WrappedPurposeKey,
-    WrappedTerm,
-};
+use strongroom_crypto::{Entries, Keyring, KeyringError, KeyringMac, RootKeyProvider, Tampered, WrappedKeyring};
 use strongroom_store::{
     Connection, InstanceKind, InstanceRow, ManifestScope, PurposeKeyRow, RevisionRow, Store, StoreError, TermRow,
     claimed_instance, insert_instance, insert_manifest, insert_purpose_key, insert_revision, insert_term, instance,
@@ -33,6 +30,8 @@ pub struct Opened {
     pub instance: Instance,
     /// Its keys.
     pub keyring: Arc<Keyring>,
+    /// What they were opened from.
+    pub rows: WrappedKeyring,
 }
 
 /// Why an instance does not open. Nothing was changed.
@@ -110,10 +109,10 @@ pub async fn open_or_create(
         transaction.commit().await?;
         return rows.open(root, name, kind).await;
     }
-    create(transaction.connection(), &keyring, wrapped, name, kind, clock).await?;
+    create(transaction.connection(), &keyring, wrapped.clone(), name, kind, clock).await?;
     transaction.commit().await?;
     tracing::info!(instance = %id, name, kind = kind.as_str(), "a new instance was made");
-    Ok(Opened { instance: Instance { id, name: name.to_owned(), kind }, keyring: Arc::new(keyring) })
+    Ok(Opened { instance: Instance { id, name: name.to_owned(), kind }, keyring: Arc::new(keyring), rows: wrapped })
 }
 
 /// Refuses a database that holds another instance, before anything is done to it. An empty one passes. What the row claims is not verified here: it can only
@@ -169,31 +168,17 @@ impl Rows {
         let (id, wrapped) = self.instance.claimed(|row| (row.id, row.keyring_mac_key.clone()));
         let mac = KeyringMac::open(root, id, &wrapped).await?;
         let row = mac.verify_row(self.instance)?;
-        let mut wrapped_terms = Vec::new();
-        for term in self.terms {
-            let term = mac.verify_row(term)?;
-            let state = term.state.parse().map_err(|_| CannotOpen::Corrupt)?;
-            wrapped_terms.push(WrappedTerm { term: term.term, state, wrapped: term.wrapped.clone() });
-        }
-        let mut wrapped_keys = Vec::new();
-        for key in self.purpose_keys {
-            let key = mac.verify_row(key)?;
-            wrapped_keys.push(WrappedPurposeKey {
-                purpose: key.purpose.parse().map_err(|_| CannotOpen::Corrupt)?,
-                generation: key.generation,
-                term: key.term,
-                state: key.state.parse().map_err(|_| CannotOpen::Corrupt)?,
-                wrapped: key.wrapped.clone(),
-            });
-        }
-        let keyring = Keyring::open(root, mac, &wrapped_terms, &wrapped_keys).await?;
+        let terms = self.terms.into_iter().map(|term| mac.verify_row(term)).collect::<Result<Vec<_>, _>>()?;
+        let keys = self.purpose_keys.into_iter().map(|key| mac.verify_row(key)).collect::<Result<Vec<_>, _>>()?;
+        let rows = wrapped_keyring(&row, &terms, &keys).map_err(|_| CannotOpen::Corrupt)?;
+        let keyring = Keyring::open(root, mac, &rows).await?;
         check_same((&row.name, row.kind), name, kind)?;
         // What it says is checked with each decision; that there is one is said here, where it can be said clearly.
         if !self.has_manifest {
             return Err(CannotOpen::NoManifest);
         }
         let instance = Instance { id: row.id, name: row.name.clone(), kind: row.kind };
-        Ok(Opened { instance, keyring: Arc::new(keyring) })
+        Ok(Opened { instance, keyring: Arc::new(keyring), rows })
     }
 }
 
@@ -214,6 +199,7 @@ async fn create(
         created_at,
         admin_claimed_at: None,
         keyring_mac_key: wrapped.mac_key,
+        next_keyring_mac_key: wrapped.next_mac_key,
     };
     let mut entries = Entries::default();
     let row = keyring.mac_keyring_row(row);

@@ -10,6 +10,7 @@ use strongroom_core::{SecretBytes, SystemClock};
 use strongroom_server::{
     Server, Settings,
     app::Origin,
+    backup::DamagedRecords,
     init::Init,
     open_app,
     operations::claim::{ADMIN, claim},
@@ -55,6 +56,10 @@ enum Verb {
         file: PathBuf,
         #[command(flatten)]
         settings: SettingsFile,
+        /// Restore although notes of restores, rotations or audit events are damaged, and leave those out. Nothing is decided by them, and whoever writes the
+        /// database can damage them. It is audited.
+        #[arg(long)]
+        accept_damaged_records: bool,
     },
     /// What can be done only where the server runs.
     Admin {
@@ -153,7 +158,10 @@ async fn main() -> ExitCode {
         Verb::Init(arguments) => init(arguments),
         Verb::Root { verb } => root_recovery::run(verb),
         Verb::Backup { verb } => backup_command::verify(verb).await,
-        Verb::Restore { file, settings } => backup_command::restore(&file, &settings.settings).await,
+        Verb::Restore { file, settings, accept_damaged_records } => {
+            let records = if accept_damaged_records { DamagedRecords::LeaveOut } else { DamagedRecords::Refuse };
+            backup_command::restore(&file, &settings.settings, records).await
+        }
         Verb::Admin { verb: AdminVerb::Claim { settings, minutes, wait_seconds } } => {
             admin_claim(&settings, minutes, Duration::from_secs(wait_seconds)).await
         }

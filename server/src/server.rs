@@ -92,7 +92,7 @@ pub async fn open_app_at(
     };
     let store = Store::connect(url, &options)?;
     wait_for_database(&store).await?;
-    let Opened { instance, keyring } = loop {
+    let Opened { instance, keyring, rows } = loop {
         match open_instance(&store, root.keys(), settings, clock.as_ref()).await {
             Err(error) if error.is_root_away() => {
                 waiting.pause(&format!("{:#}", anyhow::Error::new(error))).await;
@@ -101,7 +101,7 @@ pub async fn open_app_at(
             opened => break opened?,
         }
     };
-    let keys = Arc::new(Keys::new(root.keys().clone(), keyring));
+    let keys = Arc::new(Keys::new(root.keys().clone(), keyring, rows));
     let (audit, writing) = AuditWriter::start(store.clone(), keys.clone(), clock.clone());
     let app = Arc::new(App {
         instance,

@@ -54,13 +54,33 @@ pub struct InstanceRow {
     pub admin_claimed_at: Option<OffsetDateTime>,
     /// The key that MACs this row and the keyring's, sealed under the root key.
     pub keyring_mac_key: Vec<u8>,
+    /// The key that does it next, while a term that may be known to somebody is replaced; sealed under the root key.
+    pub next_keyring_mac_key: Option<Vec<u8>>,
 }
 
 impl MacRow for InstanceRow {
     const TABLE: &'static str = "instance";
-    const LAYOUT: i16 = 1;
+    const LAYOUT: i16 = 2;
 
     fn columns(&self, out: &mut Columns) {
+        self.first_layout(out);
+        out.optional(self.next_keyring_mac_key.as_deref(), |c, key| {
+            c.bytes(key);
+        });
+    }
+
+    fn columns_of(&self, layout: i16, out: &mut Columns) -> bool {
+        match layout {
+            Self::LAYOUT => self.columns(out),
+            1 if self.next_keyring_mac_key.is_none() => self.first_layout(out),
+            _ => return false,
+        }
+        true
+    }
+}
+
+impl InstanceRow {
+    fn first_layout(&self, out: &mut Columns) {
         out.uuid(self.id.0).text(&self.name).text(self.kind.as_str()).time(self.created_at);
         out.optional(self.admin_claimed_at, |c, at| {
             c.time(at);
@@ -91,7 +111,7 @@ pub async fn claimed_instance(
 /// The instance, where there is one.
 pub async fn instance(connection: &mut Connection) -> Result<Option<Unverified<InstanceRow>>, StoreError> {
     let row = sqlx::query!(
-        "SELECT id, name, kind, created_at, admin_claimed_at, keyring_mac_key, mac_generation, mac_layout, mac FROM instance"
+        "SELECT id, name, kind, created_at, admin_claimed_at, keyring_mac_key, next_keyring_mac_key, mac_generation, mac_layout, mac FROM instance"
     )
     .fetch_optional(connection)
     .await?;
@@ -104,6 +124,7 @@ pub async fn instance(connection: &mut Connection) -> Result<Option<Unverified<I
                 created_at: r.created_at,
                 admin_claimed_at: r.admin_claimed_at,
                 keyring_mac_key: r.keyring_mac_key,
+                next_keyring_mac_key: r.next_keyring_mac_key,
             },
             RowMac { generation: r.mac_generation, layout: r.mac_layout, tag: r.mac },
         ))
@@ -122,14 +143,15 @@ pub async fn lock_instance(connection: &mut Connection) -> Result<(), StoreError
 pub async fn insert_instance(connection: &mut Connection, row: &Maced<InstanceRow>) -> Result<(), StoreError> {
     let (r, mac) = (row.row(), row.mac());
     let result = sqlx::query!(
-        "INSERT INTO instance (id, name, kind, created_at, admin_claimed_at, keyring_mac_key, mac_generation, mac_layout, mac)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        "INSERT INTO instance (id, name, kind, created_at, admin_claimed_at, keyring_mac_key, next_keyring_mac_key, mac_generation, mac_layout, mac)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
         r.id.0,
         r.name,
         r.kind.as_str(),
         r.created_at,
         r.admin_claimed_at,
         r.keyring_mac_key,
+        r.next_keyring_mac_key,
         mac.generation,
         mac.layout,
         mac.tag
@@ -139,13 +161,14 @@ pub async fn insert_instance(connection: &mut Connection, row: &Maced<InstanceRo
     one_row("instance", &result)
 }
 
-/// Writes when the first admin claimed the instance, and the wrapped key of the keyring's rows.
+/// Writes when the first admin claimed the instance, and the wrapped keys of the keyring's rows.
 pub async fn update_instance(connection: &mut Connection, row: &Maced<InstanceRow>) -> Result<(), StoreError> {
     let (r, mac) = (row.row(), row.mac());
     let result = sqlx::query!(
-        "UPDATE instance SET admin_claimed_at = $1, keyring_mac_key = $2, mac_generation = $3, mac_layout = $4, mac = $5",
+        "UPDATE instance SET admin_claimed_at = $1, keyring_mac_key = $2, next_keyring_mac_key = $3, mac_generation = $4, mac_layout = $5, mac = $6",
         r.admin_claimed_at,
         r.keyring_mac_key,
+        r.next_keyring_mac_key,
         mac.generation,
         mac.layout,
         mac.tag

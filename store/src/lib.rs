@@ -65,20 +65,20 @@ pub use quarantines::{QuarantineRow, delete_quarantine, insert_quarantine, quara
 pub use remac::Remac;
 pub use removal::{delete_all_tokens, delete_idempotency_keys, delete_project};
 pub use replicas::{beat, leave, live_replicas, try_duty};
-pub use restores::{RestoreRow, insert_restore, take_new_restores};
+pub use restores::{RestoreRow, insert_restore, restores, take_new_restores};
 pub use revision::{RevisionRow, insert_revision, lock_revision, revision, update_revision};
 pub use roles::{
     MemberRow, RoleRow, delete_members, delete_role, insert_member, insert_role, members_of_project, roles_of_project,
 };
 pub use rotations::{
-    Progress, RotationKind, RotationRow, claim_rotation, delete_finished_rotations, insert_rotation, note_failure,
-    open_rotations, prune_rotations, remac_rotation, rotations, update_progress,
+    Progress, RotationKind, RotationRow, claim_rotation, delete_finished_rotations, delete_rotation, insert_rotation,
+    note_failure, open_rotations, prune_rotations, remac_rotation, rotations, update_progress,
 };
 pub use secrets::{
     DueExpiry, ExpiryCounts, ExpiryStage, Found, FoundVersion, ListedSecret, PathRange, SecretFilter, SecretRow,
     Selector, VersionRow, VersionState, claim_expiries, count_expiries, delete_some_secrets, due_expiries, find_secret,
     find_version, first_versions, fits, forget_expiry, hold_path, insert_secret, insert_version, list_children,
-    list_secrets, lock_all_secrets_after, lock_secret, lock_secrets_after, lock_version, mark_expiry, next_expiry,
+    list_secrets, lock_outdated_secrets_after, lock_secret, lock_secrets_after, lock_version, mark_expiry, next_expiry,
     prune_versions, purge_secret, read_secret, read_version, reseal_version, rewrap_versions, search_secrets,
     secrets_at, share_secret, try_lock_secret, update_secret, update_version, versions_before, versions_of,
     versions_with_values,
@@ -86,7 +86,7 @@ pub use secrets::{
 pub use tokens::{TokenRow, insert_token, tokens};
 pub use tombstones::{TombstoneRow, delete_tombstones, insert_tombstone, tombstones};
 pub use uses::{
-    Use, await_keys, count_versions, hold_keys, is_wrapped_before, project_authenticated_before,
-    project_with_retired_keys, project_wrapped_otherwise, projects_wrapped_otherwise, retired_project_keys,
-    secrets_authenticated_before, uses_of_project_keys, uses_of_terms,
+    Use, await_keys, count_versions, hold_keys, is_wrapped_before, project_to_renew, project_with_retired_keys,
+    project_wrapped_otherwise, projects_wrapped_otherwise, retired_project_keys, secrets_authenticated_before,
+    uses_of_project_keys, uses_of_terms,
 };

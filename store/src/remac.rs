@@ -1,7 +1,8 @@
-//! New MACs for access rows that stay as they are.
+//! New MACs for rows that stay as they are.
 
 use crate::{
-    ClusterRow, GrantRow, MemberRow, PolicyRow, ProjectRow, QuarantineRow, RetiredNameRow, RoleRow, TombstoneRow,
+    ClusterRow, GrantRow, MemberRow, PolicyRow, ProjectRow, QuarantineRow, RestoreRow, RetiredNameRow, RoleRow,
+    TombstoneRow,
     error::{StoreError, one_row},
     pool::Connection,
 };
@@ -36,5 +37,6 @@ remac! {
     PolicyRow, "UPDATE policies SET mac_generation = $1, mac_layout = $2, mac = $3 WHERE id = $4", |r| r.id.0;
     TombstoneRow, "UPDATE tombstones SET mac_generation = $1, mac_layout = $2, mac = $3 WHERE scope = $4 AND subject = $5 AND version = $6",
         |r| r.scope.id(), r.subject, r.version;
+    RestoreRow, "UPDATE restores SET mac_generation = $1, mac_layout = $2, mac = $3 WHERE id = $4", |r| r.id;
     QuarantineRow, "UPDATE quarantines SET mac_generation = $1, mac_layout = $2, mac = $3 WHERE scope = $4", |r| r.scope.id();
 }

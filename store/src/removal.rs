@@ -27,7 +27,9 @@ pub async fn delete_all_tokens(connection: &mut Connection) -> Result<(), StoreE
 }
 
 /// Removes the outcomes of writes that carried an idempotency key: their MACs and hashes are not worth a rotation, they only live for a while.
-pub async fn delete_idempotency_keys(connection: &mut Connection) -> Result<(), StoreError> {
-    sqlx::query!("DELETE FROM idempotency_keys").execute(connection).await?;
+pub async fn delete_idempotency_keys(connection: &mut Connection, before_generation: i32) -> Result<(), StoreError> {
+    sqlx::query!("DELETE FROM idempotency_keys WHERE mac_generation < $1", before_generation)
+        .execute(connection)
+        .await?;
     Ok(())
 }

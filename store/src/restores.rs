@@ -48,6 +48,29 @@ pub async fn insert_restore(connection: &mut Connection, row: &Maced<RestoreRow>
     one_row("restores", &result)
 }
 
+/// Every restore, oldest first.
+pub async fn restores(connection: &mut Connection) -> Result<Vec<Unverified<RestoreRow>>, StoreError> {
+    let rows = sqlx::query!(
+        "SELECT id, taken_at, backup_sha256, restored_at, mac_generation, mac_layout, mac FROM restores ORDER BY restored_at, id"
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|r| {
+            Unverified::new(
+                RestoreRow {
+                    id: r.id,
+                    taken_at: r.taken_at,
+                    backup_sha256: r.backup_sha256,
+                    restored_at: r.restored_at,
+                },
+                RowMac { generation: r.mac_generation, layout: r.mac_layout, tag: r.mac },
+            )
+        })
+        .collect())
+}
+
 /// Restores after which no server has started yet, noted as seen by this start. Of several starts at once, one is told.
 pub async fn take_new_restores(
     connection: &mut Connection,

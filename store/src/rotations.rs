@@ -284,6 +284,12 @@ pub async fn prune_rotations(connection: &mut Connection, kept: i64) -> Result<(
     Ok(())
 }
 
+/// Removes a rotation.
+pub async fn delete_rotation(connection: &mut Connection, id: Uuid) -> Result<(), StoreError> {
+    let result = sqlx::query!("DELETE FROM rotations WHERE id = $1", id).execute(connection).await?;
+    one_row("rotations", &result)
+}
+
 /// Removes finished rotations whose MAC is of an older generation: nothing is left that could check it.
 pub async fn delete_finished_rotations(connection: &mut Connection, before_generation: i32) -> Result<(), StoreError> {
     sqlx::query!("DELETE FROM rotations WHERE finished_at IS NOT NULL AND mac_generation < $1", before_generation)

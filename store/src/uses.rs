@@ -136,16 +136,26 @@ pub async fn projects_wrapped_otherwise(connection: &mut Connection, term: i32) 
     .await?)
 }
 
-/// The projects whose manifest was authenticated by an earlier generation of the row key, but for these. Nothing of it is verified.
-pub async fn project_authenticated_before(
+/// A project, but for these, with an access row that an earlier generation of the row key authenticated, or a key that another term than this one wraps. Nothing of
+/// it is verified.
+pub async fn project_to_renew(
     connection: &mut Connection,
     generation: i32,
+    term: i32,
     but: &[Uuid],
 ) -> Result<Option<ProjectId>, StoreError> {
     let found = sqlx::query_scalar!(
-        "SELECT scope FROM manifests WHERE mac_generation < $1 AND scope <> '00000000-0000-0000-0000-000000000000' AND scope <> ALL ($2)
-         ORDER BY scope LIMIT 1",
+        "SELECT p.id FROM projects p
+         WHERE p.id <> ALL ($3) AND (
+             EXISTS (SELECT FROM project_keys k WHERE k.project_id = p.id AND (k.mac_generation < $1 OR (k.term <> $2 AND k.state <> 'destroyed')))
+             OR EXISTS (SELECT FROM roles r WHERE r.project_id = p.id AND r.mac_generation < $1)
+             OR EXISTS (SELECT FROM roles r JOIN role_members m ON m.role_id = r.id WHERE r.project_id = p.id AND m.mac_generation < $1)
+             OR EXISTS (SELECT FROM grants g WHERE g.project_id = p.id AND g.mac_generation < $1)
+             OR EXISTS (SELECT FROM policies o WHERE o.project_id = p.id AND o.mac_generation < $1)
+             OR EXISTS (SELECT FROM tombstones t WHERE t.scope = p.id AND t.mac_generation < $1))
+         ORDER BY p.id LIMIT 1",
         generation,
+        term,
         but
     )
     .fetch_optional(connection)
@@ -153,21 +163,24 @@ pub async fn project_authenticated_before(
     Ok(found.map(ProjectId))
 }
 
-/// A project that has a secret or a version which an earlier generation of the row key authenticated, but for these. Nothing of it is verified.
+/// Whether there is a secret or a version, but in these projects and of these secrets, that an earlier generation of the row key authenticated. Nothing of it is
+/// verified.
 pub async fn secrets_authenticated_before(
     connection: &mut Connection,
     generation: i32,
-    but: &[Uuid],
-) -> Result<Option<ProjectId>, StoreError> {
-    let found = sqlx::query_scalar!(
-        "SELECT s.project_id FROM secrets s
-         WHERE s.project_id <> ALL ($2)
-           AND (s.mac_generation < $1 OR EXISTS (SELECT FROM secret_versions v WHERE v.secret_id = s.id AND v.mac_generation < $1))
-         ORDER BY s.project_id LIMIT 1",
+    but_projects: &[Uuid],
+    but_secrets: &[Uuid],
+) -> Result<bool, StoreError> {
+    Ok(sqlx::query_scalar!(
+        r#"SELECT EXISTS (
+             SELECT FROM secrets s
+             WHERE s.project_id <> ALL ($2) AND s.id <> ALL ($3)
+               AND (s.mac_generation < $1 OR EXISTS (SELECT FROM secret_versions v WHERE v.secret_id = s.id AND v.mac_generation < $1))
+           ) AS "found!""#,
         generation,
-        but
+        but_projects,
+        but_secrets
     )
-    .fetch_optional(connection)
-    .await?;
-    Ok(found.map(ProjectId))
+    .fetch_one(connection)
+    .await?)
 }

@@ -19,7 +19,7 @@ use strongroom_crypto::{RecoveryShare, RootKey};
 use strongroom_server::{
     Server,
     anchor::AnchorPlace,
-    backup::{restore, verify},
+    backup::{DamagedRecords, restore, verify},
 };
 use strongroom_store::{InstanceKind, Options, Store};
 use strongroom_tests::{
@@ -242,7 +242,7 @@ async fn restored(file: &Path, root: &RootKey) -> TestDatabase {
     println!("verified: {} values in {:.2} s", report.values.0, started.elapsed().as_secs_f64());
     let database = empty_database().await;
     let store = Store::connect(&database.url(), &Options::default()).unwrap();
-    restore(open(), &store, root, (INSTANCE, InstanceKind::Dev), &SystemClock).await.unwrap();
+    restore(open(), &store, root, (INSTANCE, InstanceKind::Dev), DamagedRecords::Refuse, &SystemClock).await.unwrap();
     store.close().await;
     database
 }

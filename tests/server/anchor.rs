@@ -2,7 +2,7 @@
 
 use memchr::memmem;
 use std::{fs, time::Duration};
-use strongroom_api::routes;
+use strongroom_api::{keys::Rotate, routes};
 use strongroom_client::PutOptions;
 use strongroom_core::Action;
 use strongroom_server::{Server, anchor::AnchorPlace};
@@ -299,4 +299,34 @@ async fn a_start_says_that_it_waits_for_an_anchor_that_hangs_and_goes_on_once_it
     };
     let (started, _pipe) = tokio::join!(start, goes_on);
     started.unwrap().stop().await;
+}
+
+#[tokio::test]
+async fn a_database_from_before_a_compromised_term_was_replaced_is_not_believed_by_a_start() {
+    let mut world = World::new().await;
+    let rotate = Rotate::Term { compromised: true, accept_unanchored: false };
+    world.server.admin().rotate(&rotate).await.unwrap();
+    let sql = &mut world.sql;
+    eventually("it is replaced", async || sql.count("rotations WHERE stage = 'finished'").await == 1).await;
+    let epoch = world.epoch(INSTANCE).await;
+    world.anchored(INSTANCE, epoch).await;
+    world.server.stop().await;
+    // With the key that authenticated the keyring's rows then: whoever knows it could sign whatever he likes in its place.
+    world.put_back("kept").await;
+    let message = refusal(&world.server).await;
+    assert!(message.contains("the anchor was not written by this instance"), "{message}");
+
+    let (whole, other) = (world.text(), World::new().await);
+    let epoch = {
+        let mut sql = other.server.sql().await;
+        sql.rows(&format!("SELECT epoch FROM manifests WHERE scope = '{INSTANCE}'")).await[0]["epoch"].as_i64().unwrap()
+    };
+    other.anchored(INSTANCE, epoch).await;
+    world.server.settings.accept_older_database = true;
+    std::fs::write(world.anchor(), other.text()).unwrap();
+    let message = refusal(&world.server).await;
+    assert!(message.contains("the anchor"), "another instance's is written over by no word: {message}");
+    std::fs::write(world.anchor(), whole).unwrap();
+    world.server.restart().await;
+    assert_eq!(world.server.admin().projects().await.unwrap().len(), 1);
 }

@@ -13,7 +13,7 @@ use strongroom_api::{
 use strongroom_client::{ErrorKind, PutOptions};
 use strongroom_core::{Action, FixedClock, SecretBytes, SystemClock};
 use strongroom_crypto::RootKey;
-use strongroom_server::backup::{CannotRestore, CannotVerify, Report, rehearse, restore, verify};
+use strongroom_server::backup::{CannotRestore, CannotVerify, DamagedRecords, Report, rehearse, restore, verify};
 use strongroom_server::{Server, anchor::AnchorPlace};
 use strongroom_store::{BACKUP_TABLES, BackupRow, InstanceKind, LEFT_OUT, Options, ProjectKeyRow, Store};
 use strongroom_tests::{
@@ -66,8 +66,18 @@ pub(crate) async fn restore_into(
     backup: &[u8],
     root: &RootKey,
 ) -> Result<Report, CannotRestore> {
+    restore_with(database, backup, root, DamagedRecords::Refuse).await
+}
+
+async fn restore_with(
+    database: &TestDatabase,
+    backup: &[u8],
+    root: &RootKey,
+    records: DamagedRecords,
+) -> Result<Report, CannotRestore> {
     let store = Store::connect(&database.url(), &Options::default()).unwrap();
-    let restored = restore(Cursor::new(backup), &store, root, (INSTANCE, InstanceKind::Dev), &SystemClock).await;
+    let instance = (INSTANCE, InstanceKind::Dev);
+    let restored = restore(Cursor::new(backup), &store, root, instance, records, &SystemClock).await;
     store.close().await;
     restored.map(|restored| restored.report)
 }
@@ -336,12 +346,23 @@ async fn what_cannot_be_restored_is_refused_and_changes_nothing() {
         ((INSTANCE, InstanceKind::Dev), &RootKey::generate(), &backup[..], "the keyring in the backup does not open"),
         ((INSTANCE, InstanceKind::Dev), &own, &backup[..backup.len() - 1], "incomplete"),
     ] {
-        let error = restore(Cursor::new(bytes), &store, root, instance, &clock).await.unwrap_err().to_string();
+        let error = restore(Cursor::new(bytes), &store, root, instance, DamagedRecords::Refuse, &clock)
+            .await
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(words), "{error}");
     }
     let newer = String::from_utf8(backup.clone()).unwrap().replacen("\"schema\":3", "\"schema\":999", 1);
-    let error =
-        restore(Cursor::new(newer.as_bytes()), &store, &own, (INSTANCE, InstanceKind::Dev), &clock).await.unwrap_err();
+    let error = restore(
+        Cursor::new(newer.as_bytes()),
+        &store,
+        &own,
+        (INSTANCE, InstanceKind::Dev),
+        DamagedRecords::Refuse,
+        &clock,
+    )
+    .await
+    .unwrap_err();
     assert!(error.to_string().contains("schema 999"), "{error}");
     rehearse(Cursor::new(&backup), &store, &own).await.unwrap();
     store.close().await;
@@ -351,7 +372,9 @@ async fn what_cannot_be_restored_is_refused_and_changes_nothing() {
         let before = Sql::connect(&used).await.dump().await;
         let store = Store::connect(&used, &Options::default()).unwrap();
         let error =
-            restore(Cursor::new(&backup), &store, &own, (INSTANCE, InstanceKind::Dev), &clock).await.unwrap_err();
+            restore(Cursor::new(&backup), &store, &own, (INSTANCE, InstanceKind::Dev), DamagedRecords::Refuse, &clock)
+                .await
+                .unwrap_err();
         assert!(matches!(error, CannotRestore::NotEmpty), "{error}");
         store.close().await;
         assert_eq!(Sql::connect(&used).await.dump().await, before);
@@ -411,4 +434,39 @@ async fn what_a_restore_left_behind_is_never_taken_for_newer() {
     server.stop().await;
     let message = refused(&server).await;
     assert!(message.contains("the database is older than its anchor"), "{message}");
+}
+
+#[tokio::test]
+async fn damaged_records_that_decide_nothing_are_left_out_where_somebody_says_so() {
+    let server = full().await;
+    let root = root(&server);
+    let mut sql = server.sql().await;
+    sql.run(
+        "INSERT INTO restores VALUES (gen_random_uuid(), now(), '\\x00', now(), 1, 1, '\\x00');
+         INSERT INTO rotations (id, kind, compromised, author, created_at, mac_generation, mac_layout, mac, stage, updated_at, finished_at)
+         VALUES (gen_random_uuid(), 'term', false, 'user:eve', now(), 1, 1, '\\x00', 'finished', now(), now());
+         UPDATE audit_events SET outcome = 'nothing' WHERE action = 'claim-admin'",
+    )
+    .await;
+    let backup = take(&server).await;
+    let report = verify(&backup[..], &root).await.unwrap();
+    let tables: BTreeSet<_> = report.problems.iter().map(|problem| problem.table).collect();
+    assert_eq!(tables, BTreeSet::from(["audit_events", "restores", "rotations"]));
+    assert!(!report.is_sound() && report.is_sound_but_for_records());
+    let empty = empty_database().await;
+    let refused = restore_into(&empty, &backup, &root).await.unwrap_err();
+    assert!(matches!(refused, CannotRestore::NotSound(_)), "{refused}");
+    restore_with(&empty, &backup, &root, DamagedRecords::LeaveOut).await.unwrap();
+    let mut restored = Sql::connect(&empty.url()).await;
+    assert_eq!(restored.count("restores").await, 1, "the note of this one");
+    assert_eq!(
+        restored.count("rotations").await + restored.count("audit_events WHERE action = 'claim-admin'").await,
+        0
+    );
+    assert_eq!(restored.count("audit_events WHERE outcome = 'damaged-records-left-out'").await, 1);
+
+    // Whatever decides something is refused all the same.
+    sql.run("UPDATE grants SET author = 'user:eve' WHERE principal = 'role:shop/readers'").await;
+    let report = verify(&take(&server).await[..], &root).await.unwrap();
+    assert!(!report.is_sound_but_for_records());
 }

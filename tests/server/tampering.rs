@@ -249,7 +249,7 @@ fn altered(table: &str, column: &str, kind: &str) -> String {
         (_, "purpose", _) => "'audit'".to_owned(),
         (_, _, "uuid") => "gen_random_uuid()".to_owned(),
         (_, _, "text") => format!("coalesce({column}, '') || 'x'"),
-        (_, _, "bytea") => format!("set_byte({column}, 0, get_byte({column}, 0) # 1)"),
+        (_, _, "bytea") => format!("coalesce(set_byte({column}, 0, get_byte({column}, 0) # 1), '\\x00')"),
         (_, _, "integer" | "bigint" | "smallint") => format!("coalesce({column}, 0) + 1"),
         (_, _, "timestamp with time zone") => format!("coalesce({column}, now()) + interval '1 second'"),
         (table, column, kind) => panic!("{table}.{column} is of a new kind, {kind}: say here what another value is"),

@@ -7,7 +7,7 @@
 
 use crate::failure::Failure;
 use strongroom_crypto::Keyring;
-use strongroom_store::{Connection, ManifestRow, manifests, update_manifest};
+use strongroom_store::{Connection, ManifestRow, ManifestScope, manifests, update_manifest};
 use time::OffsetDateTime;
 
 /// The lower bits of an epoch count the changes of a scope in its branch.
@@ -25,10 +25,11 @@ pub(crate) fn first_beside(epoch: i64) -> i64 {
     (of(epoch) << COUNTER) + 1
 }
 
-/// Begins a branch, beyond this epoch and every one that stands: writes each manifest anew, over the same rows. Answers what it wrote.
+/// Begins a branch, beyond this epoch and every one that stands: writes each manifest anew, over the same rows. Answers what it wrote. A project's manifest that
+/// is not authentic stays what it is: of no branch that anybody takes.
 ///
 /// # Errors
-/// [`Failure::Integrity`] for a manifest that is not authentic.
+/// [`Failure::Integrity`] for the instance's manifest where that is not authentic.
 pub(crate) async fn begin(
     keyring: &Keyring,
     connection: &mut Connection,
@@ -38,8 +39,12 @@ pub(crate) async fn begin(
     let mut standing = Vec::new();
     for row in manifests(connection).await? {
         let generation = row.generation();
-        let row = keyring.verify_row(row).map_err(|tampered| Failure::Integrity(tampered.to_string()))?;
-        standing.push((row.into_inner(), generation));
+        let scope = row.claimed(|row| row.scope);
+        match keyring.verify_row(row) {
+            Ok(row) => standing.push((row.into_inner(), generation)),
+            Err(tampered) if scope == ManifestScope::Instance => return Err(Failure::Integrity(tampered.to_string())),
+            Err(_) => {}
+        }
     }
     let highest = standing.iter().map(|(row, _)| row.epoch).fold(beyond, i64::max);
     let epoch = first_after(highest, now)

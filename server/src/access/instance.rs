@@ -154,6 +154,11 @@ impl InstanceAccess {
         self.projects.values()
     }
 
+    /// Whether there is a project of this id.
+    pub fn has_project(&self, id: ProjectId) -> bool {
+        self.projects.values().any(|project| project.id == id)
+    }
+
     /// The cluster of a name.
     pub fn cluster(&self, name: &str) -> Option<&Verified<ClusterRow>> {
         self.clusters.get(name)
@@ -187,6 +192,11 @@ impl InstanceAccess {
     /// Whether something of this id was removed for good.
     pub fn is_buried(&self, id: Uuid) -> bool {
         self.buried.contains(&id)
+    }
+
+    /// Whether the anchor says nothing of a project: it was removed for good, or its rows wait for an operator's word.
+    pub fn is_left_out(&self, id: Uuid) -> bool {
+        self.is_buried(id) || self.is_quarantined(ProjectId(id))
     }
 
     /// The manifest's row.

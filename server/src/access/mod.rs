@@ -15,7 +15,7 @@ pub use ledger::Ledger;
 pub use project::{Key, ProjectAccess, Role};
 
 use crate::{app::App, failure::Failure};
-use recent::{Age, Recent};
+use recent::Recent;
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, RwLock},
@@ -65,8 +65,6 @@ struct Refused {
 struct Checked {
     row: Verified<ManifestRow>,
     tag: Vec<u8>,
-    /// Which generation of the row key made it. It never goes back: whoever knows an earlier key could make a newer manifest by it otherwise.
-    generation: i32,
 }
 
 /// What a manifest in the database is to the one that is kept.
@@ -196,7 +194,7 @@ impl Access {
                     return Ok(Looked::Moved);
                 }
                 let tag = manifest.tag().to_vec();
-                let loaded = ProjectAccess::load(app, connection, row.clone(), manifest).await;
+                let loaded = ProjectAccess::load(app, app.keyring(), connection, row.clone(), manifest).await;
                 match loaded.inspect_err(|error| app.access.refuse(scope, tag, error))? {
                     Some(loaded) => app.access.keep_project(loaded),
                     None => return Ok(Looked::Moved),
@@ -233,10 +231,12 @@ pub async fn check_everything(app: &App, connection: &mut Connection) -> Result<
         }
         let instance = instance.ok_or_else(|| missing(ManifestScope::Instance))?;
         let branch = branch_of(&instance);
-        let Some((instance, _)) = InstanceAccess::load(app, connection, instance).await? else { continue };
+        let Some((instance, open)) = InstanceAccess::load(app, connection, instance).await? else { continue };
         let mut moved = false;
         for row in instance.projects() {
-            match check_project(app, connection, branch, row, projects.remove(&row.id)).await {
+            // By the keyring of the instance that was just read, which this server may not have followed yet.
+            let keyring = open.keyring.clone();
+            match check_project(app, keyring, connection, branch, row, projects.remove(&row.id)).await {
                 Ok(is_sound) => moved |= !is_sound,
                 Err(failure @ Failure::Integrity(_)) => survey.damaged.push((row.name.clone(), failure)),
                 Err(failure) => return Err(failure),
@@ -252,6 +252,7 @@ pub async fn check_everything(app: &App, connection: &mut Connection) -> Result<
 /// Whether a project's rows fit; `false` when they changed meanwhile.
 async fn check_project(
     app: &App,
+    keyring: Arc<Keyring>,
     connection: &mut Connection,
     branch: i64,
     row: &Arc<Verified<ProjectRow>>,
@@ -266,7 +267,32 @@ async fn check_project(
     if branch_of(&manifest) != branch {
         return Err(other_branch(scope));
     }
-    Ok(ProjectAccess::load(app, connection, row.clone(), manifest).await?.is_some())
+    Ok(ProjectAccess::load(app, keyring, connection, row.clone(), manifest).await?.is_some())
+}
+
+/// Every manifest, checked. Those of quarantined projects are left out: nothing is said of their rows.
+///
+/// # Errors
+/// [`Failure::Integrity`] for the first that this instance's row key did not make, or an earlier one did.
+pub async fn verified_manifests(
+    app: &App,
+    connection: &mut Connection,
+    instance: &InstanceAccess,
+) -> Result<Vec<Verified<ManifestRow>>, Failure> {
+    // Before the rows: they are at least as new as it is.
+    let keyring = app.keyring();
+    let mut checked = Vec::new();
+    for row in manifests(connection).await? {
+        let scope = row.claimed(|row| row.scope);
+        if matches!(scope, ManifestScope::Project(id) if instance.is_quarantined(id)) {
+            continue;
+        }
+        if row.generation() < keyring.row_generation() {
+            return Err(Failure::Integrity(format!("the manifest of {} was made by an earlier row key", name(scope))));
+        }
+        checked.push(keyring.verify_row(row).map_err(|tampered| Failure::Integrity(tampered.to_string()))?);
+    }
+    Ok(checked)
 }
 
 enum Looked {
@@ -294,8 +320,7 @@ impl AccessCache {
 
     /// Whether a newer manifest of a project was seen, of which nothing else may be kept any more.
     fn has_seen_newer(&self, id: ProjectId, than: &Unverified<ManifestRow>) -> bool {
-        let age = Age { epoch: than.claimed(|row| row.epoch), generation: than.generation() };
-        read(&self.projects).has_seen_newer(id, age)
+        read(&self.projects).has_seen_newer(id, than.claimed(|row| row.epoch))
     }
 
     /// Lets go of projects that nobody has asked for in a while before `now`, their keys with them.
@@ -351,12 +376,11 @@ impl AccessCache {
 
     fn keep_project(&self, loaded: ProjectAccess) -> Arc<ProjectAccess> {
         let loaded = Arc::new(loaded);
-        let age = Age { epoch: loaded.manifest.row.epoch, generation: loaded.manifest.generation };
         // Held meanwhile, so that what ended while it was loaded is not kept after all.
         let instance = read(&self.instance);
         let mut kept = self.projects.write().expect("nothing panics while it holds this lock");
         if instance.as_ref().is_some_and(|instance| stands_in(instance, &loaded)) {
-            kept.keep(loaded.id(), age, loaded.clone(), Instant::now());
+            kept.keep(loaded.id(), loaded.manifest.row.epoch, loaded.clone(), Instant::now());
         }
         loaded
     }
@@ -373,10 +397,7 @@ fn standing(kept: Option<&Checked>, found: &Unverified<ManifestRow>) -> Standing
     let same = found.claimed(|found| *found == *kept.row) && found.tag() == kept.tag;
     if same {
         Standing::Same
-    } else if found.claimed(|found| found.epoch) < kept.row.epoch
-        || branch_of(found) != branch::of(kept.row.epoch)
-        || found.generation() < kept.generation
-    {
+    } else if found.claimed(|found| found.epoch) < kept.row.epoch || branch_of(found) != branch::of(kept.row.epoch) {
         Standing::Older
     } else {
         Standing::Changed
@@ -397,10 +418,11 @@ async fn confirm(
     if !unmoved {
         return Ok(None);
     }
-    let (tag, generation) = (before.tag().to_vec(), before.generation());
-    let row = keyring.verify_row(before).map_err(|tampered| Failure::Integrity(tampered.to_string()))?;
+    let tag = before.tag().to_vec();
+    // All manifests change with the row key, at once: whoever knows an earlier one could make a newer manifest by it otherwise.
+    let row = keyring.verify_current_row(before).map_err(|tampered| Failure::Integrity(tampered.to_string()))?;
     let fits = row.root == entries.root() && usize::try_from(row.entries) == Ok(entries.count());
-    if fits { Ok(Some(Checked { row, tag, generation })) } else { Err(mismatch(scope)) }
+    if fits { Ok(Some(Checked { row, tag })) } else { Err(mismatch(scope)) }
 }
 
 /// Whether a scope's manifest is another than the one with this tag.

@@ -65,11 +65,12 @@ impl ProjectAccess {
     /// Loads and checks everything; `None` when it changed meanwhile.
     pub(super) async fn load(
         app: &App,
+        keyring: Arc<Keyring>,
         connection: &mut Connection,
         row: Arc<Verified<ProjectRow>>,
         manifest: Unverified<ManifestRow>,
     ) -> Result<Option<Self>, Failure> {
-        let (keyring, tag) = (app.keyring(), manifest.tag().to_vec());
+        let tag = manifest.tag().to_vec();
         let scope = ManifestScope::Project(row.id);
         match Self::load_by(&keyring, connection, row, manifest).await {
             // Rows and keys that changed while they were loaded may not fit together.

@@ -14,26 +14,12 @@ const MOST: usize = 4_096;
 /// How long a project is kept that nobody asks for: agents look once a minute, and come again after a restart of a few.
 const UNUSED: Duration = Duration::from_mins(10);
 
-/// How new a manifest is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Age {
-    pub(super) epoch: i64,
-    /// Which generation of the row key made it.
-    pub(super) generation: i32,
-}
-
-impl Age {
-    /// Whether something of this age is older than what was seen; neither number ever goes back.
-    fn is_before(self, seen: Self) -> bool {
-        self.epoch < seen.epoch || self.generation < seen.generation
-    }
-}
-
 #[derive(Debug)]
 pub(super) struct Recent<V> {
     since: Instant,
     kept: HashMap<ProjectId, Kept<V>>,
-    seen: HashMap<ProjectId, Age>,
+    /// The highest epoch that was kept, which never goes back.
+    seen: HashMap<ProjectId, i64>,
 }
 
 #[derive(Debug)]
@@ -63,16 +49,16 @@ impl<V: Clone> Recent<V> {
     }
 
     /// Whether something newer than this was kept once.
-    pub(super) fn has_seen_newer(&self, project: ProjectId, than: Age) -> bool {
-        self.seen.get(&project).is_some_and(|seen| than.is_before(*seen))
+    pub(super) fn has_seen_newer(&self, project: ProjectId, than: i64) -> bool {
+        self.seen.get(&project).is_some_and(|seen| than < *seen)
     }
 
     /// Keeps the newer of what was seen and this.
-    pub(super) fn keep(&mut self, project: ProjectId, age: Age, value: V, now: Instant) {
-        if self.has_seen_newer(project, age) {
+    pub(super) fn keep(&mut self, project: ProjectId, epoch: i64, value: V, now: Instant) {
+        if self.has_seen_newer(project, epoch) {
             return;
         }
-        self.seen.insert(project, age);
+        self.seen.insert(project, epoch);
         self.kept.insert(project, Kept { value, used: AtomicU64::new(self.at(now)) });
         if self.kept.len() > MOST {
             let used = |kept: &Kept<V>| kept.used.load(Ordering::Relaxed);
@@ -110,42 +96,38 @@ mod tests {
         ProjectId(Uuid::from_u128(number as u128))
     }
 
-    fn age(epoch: i64, generation: i32) -> Age {
-        Age { epoch, generation }
-    }
-
     #[test]
     fn what_nobody_asks_for_is_let_go_and_an_older_one_is_still_known_as_older() {
         let (mut recent, start) = (Recent::default(), Instant::now());
         let (used, unused) = (Arc::new(1), Arc::new(2));
-        recent.keep(id(1), age(5, 2), used, start);
-        recent.keep(id(2), age(5, 2), unused.clone(), start);
+        recent.keep(id(1), 5, used, start);
+        recent.keep(id(2), 5, unused.clone(), start);
         let later = start + UNUSED - Duration::from_secs(1);
         assert!(recent.find(id(1), later).is_some());
         recent.forget_unused(start + UNUSED);
         assert!(recent.find(id(1), start + UNUSED).is_some());
         assert!(recent.find(id(2), start + UNUSED).is_none());
         assert_eq!(Arc::strong_count(&unused), 1, "it is dropped, and its keys with it");
-        for (older, expected) in [(age(4, 2), true), (age(6, 1), true), (age(5, 2), false), (age(6, 3), false)] {
+        for (older, expected) in [(4, true), (5, false), (6, false)] {
             assert_eq!(recent.has_seen_newer(id(2), older), expected, "{older:?}");
         }
-        recent.keep(id(2), age(4, 2), Arc::new(3), later);
+        recent.keep(id(2), 4, Arc::new(3), later);
         assert!(recent.find(id(2), later).is_none(), "an older one is not kept");
         recent.retain(|project| project != id(2), |_| true);
-        assert!(!recent.has_seen_newer(id(2), age(1, 1)));
+        assert!(!recent.has_seen_newer(id(2), 1));
     }
 
     #[test]
     fn of_too_many_the_one_unused_for_longest_goes() {
         let (mut recent, start) = (Recent::default(), Instant::now());
         for number in 0..MOST {
-            recent.keep(id(number), age(1, 1), number, start);
+            recent.keep(id(number), 1, number, start);
         }
         let later = start + Duration::from_secs(1);
         for number in (0..MOST).filter(|number| *number != 7) {
             assert_eq!(recent.find(id(number), later), Some(number));
         }
-        recent.keep(id(MOST), age(1, 1), MOST, later);
+        recent.keep(id(MOST), 1, MOST, later);
         assert_eq!(recent.kept.len(), MOST);
         assert_eq!((recent.find(id(7), later), recent.find(id(MOST), later)), (None, Some(MOST)));
     }

@@ -2,7 +2,7 @@
 
 use super::{AnchorPlace, Checkpoint, Disagreement, PlaceError};
 use crate::{
-    access::{Access, branch},
+    access::{Access, branch, verified_manifests},
     app::{App, Origin},
     failure::Failure,
     metrics as names,
@@ -10,8 +10,9 @@ use crate::{
     root::Waiting,
 };
 use anyhow::Context as _;
-use strongroom_core::{Action, Decision};
-use strongroom_store::{InstanceKind, ManifestRow, ManifestScope, manifest, manifests};
+use strongroom_core::{Action, Decision, ProjectId, Verified};
+use strongroom_crypto::Keyring;
+use strongroom_store::{InstanceKind, ManifestRow, ManifestScope, manifest};
 use uuid::Uuid;
 
 /// From when on it is said that the anchor will not fit any more.
@@ -40,16 +41,21 @@ pub(crate) async fn check_anchor(app: &App, accept_older: bool) -> anyhow::Resul
             return write_anchor(app).await;
         };
         note_fullness(place, place.fullness(text.len()), 0.0);
-        let checkpoint = Checkpoint::open(&text, app.keyring().keyring_mac())?;
         let found = Found::now(app).await?;
-        match found.check(app, &checkpoint) {
-            Ok(()) => return Ok(()),
-            Err(disagreement) if accept_older => {
-                if accept(app, place, &checkpoint, found.access.instance.manifest(), &disagreement).await? {
-                    return Ok(());
-                }
-            }
-            Err(disagreement) => return Err(disagreement.into()),
+        let (disagreement, highest) = match Checkpoint::open(&text, app.keyring().keyring_mac()) {
+            Ok(checkpoint) => match found.check(app, &checkpoint) {
+                Ok(()) => return Ok(()),
+                Err(disagreement) => (anyhow::Error::new(disagreement), checkpoint.highest()),
+            },
+            // Written by a key that this database does not have yet, where it is from before a compromised term was replaced. What it says is not believed.
+            Err(not_ours) => (anyhow::Error::new(not_ours), 0),
+        };
+        // Another instance's is written over by no word.
+        if !accept_older || Checkpoint::claimed_instance(&text) != Some(app.instance.id.0) {
+            return Err(disagreement);
+        }
+        if accept(app, place, highest, found.access.instance.manifest(), &disagreement).await? {
+            return Ok(());
         }
     }
 }
@@ -59,9 +65,9 @@ pub(crate) async fn check_anchor(app: &App, accept_older: bool) -> anyhow::Resul
 async fn accept(
     app: &App,
     place: &AnchorPlace,
-    checkpoint: &Checkpoint,
+    beyond: i64,
     looked_at: &ManifestRow,
-    disagreement: &Disagreement,
+    disagreement: &anyhow::Error,
 ) -> anyhow::Result<bool> {
     let mut transaction = app.store.begin().await?;
     revision::advance(app, transaction.connection()).await?;
@@ -69,15 +75,15 @@ async fn accept(
     if !standing.is_some_and(|row| row.claimed(|row| row == looked_at)) {
         return Ok(false);
     }
-    tracing::warn!(disagreement = %disagreement, "accepted, as told");
+    tracing::warn!(disagreement = format!("{disagreement:#}"), "accepted, as told");
     let (keyring, now) = (app.keyring(), app.clock.now());
-    let begun = branch::begin(&keyring, transaction.connection(), checkpoint.highest(), now).await?;
+    let begun = branch::begin(&keyring, transaction.connection(), beyond, now).await?;
     let origin = Origin { request_id: Uuid::now_v7(), source: None };
     let mut event = app.event(origin, None, Action::Verify, Decision::Allowed, "older-database-accepted");
     event.resource = Some("instance".to_owned());
     app.record(&mut transaction, event).await?;
     // Before the commit: another start that was told the same waits for the lock, and must find an anchor that agrees with what it finds then.
-    place.write(&Checkpoint::new(app.instance.id.0, now, &begun), keyring.keyring_mac()).await?;
+    place.write(&Checkpoint::new(app.instance.id.0, now, &begun), &keyring).await?;
     transaction.commit().await?;
     app.access.forget();
     Ok(true)
@@ -96,24 +102,48 @@ pub(crate) async fn write_anchor(app: &App) -> anyhow::Result<()> {
 
 async fn try_write(app: &App) -> anyhow::Result<()> {
     let Some(place) = &app.anchor else { return Ok(()) };
-    let keyring = app.keyring();
-    let mac = keyring.keyring_mac();
     let away = "the anchor cannot be kept; a rollback from now on would not be noticed";
-    // Before the manifests: whatever another server wrote here, the database has it already.
+    // Before the manifests and the keyring: whatever another server wrote here, the database has it already, the key that it was written by too.
     let text = place.read().await.context(away)?;
-    let standing = text.as_ref().map(|text| Checkpoint::open(text, mac)).transpose()?;
     let found = Found::now(app).await?;
-    let checkpoint = Checkpoint::new(app.instance.id.0, app.clock.now(), &found.manifests);
-    if let Some(standing) = standing {
+    let keyring = app.keyring();
+    let mut checkpoint = Checkpoint::new(app.instance.id.0, app.clock.now(), &found.manifests);
+    if let Some(text) = &text {
+        let standing = Checkpoint::open(text, keyring.keyring_mac())?;
         found.check(app, &standing).map_err(|disagreement| Failure::Integrity(disagreement.to_string()))?;
-        if standing.manifests == checkpoint.manifests {
+        checkpoint.keep(&standing, |project| found.access.instance.is_quarantined(ProjectId(project)));
+        if standing.manifests == checkpoint.manifests && is_sealed_by_next(text, &keyring) {
             return Ok(());
         }
     }
     let before = text.map_or(0.0, |text| place.fullness(text.len()));
-    let fullness = place.write(&checkpoint, mac).await.context(away)?;
+    let fullness = place.write(&checkpoint, &keyring).await.context(away)?;
     note_fullness(place, fullness, before);
     Ok(())
+}
+
+/// Sees to it that the anchor, as it stands, goes on being this instance's own when the next key authenticates the keyring's rows.
+pub(crate) async fn seal_anchor_by_next(app: &App) -> Result<(), Failure> {
+    let Some(place) = &app.anchor else { return Ok(()) };
+    let away = |error: PlaceError| {
+        let error = format!("{:#}", anyhow::Error::new(error));
+        tracing::error!(error, "the anchor cannot be written; no key is replaced before it can");
+        Failure::Unavailable("the anchor's place")
+    };
+    let Some(text) = place.read().await.map_err(away)? else { return Ok(()) };
+    let keyring = app.keyring();
+    match Checkpoint::open(&text, keyring.keyring_mac()) {
+        Ok(checkpoint) if !is_sealed_by_next(&text, &keyring) => {
+            place.write(&checkpoint, &keyring).await.map(drop).map_err(away)
+        }
+        // One that is not ours is left as it is: the next start says so.
+        _ => Ok(()),
+    }
+}
+
+/// Whether an anchor's text has a MAC by the next key, where there is one.
+fn is_sealed_by_next(text: &str, keyring: &Keyring) -> bool {
+    keyring.next_keyring_mac().is_none_or(|next| Checkpoint::open(text, next).is_ok())
 }
 
 /// What the database says.
@@ -126,12 +156,12 @@ impl Found {
     async fn now(app: &App) -> Result<Self, Failure> {
         let mut connection = app.store.reader().await?;
         let access = Access::now(app, &mut connection, None).await?;
-        let manifests = app.verify_all(manifests(&mut connection).await?)?;
-        Ok(Self { access, manifests: manifests.into_iter().map(strongroom_core::Verified::into_inner).collect() })
+        let manifests = verified_manifests(app, &mut connection, &access.instance).await?;
+        Ok(Self { access, manifests: manifests.into_iter().map(Verified::into_inner).collect() })
     }
 
     fn check(&self, app: &App, checkpoint: &Checkpoint) -> Result<(), Disagreement> {
-        let is_gone = |project| self.access.instance.is_buried(project);
+        let is_gone = |project| self.access.instance.is_left_out(project);
         checkpoint.check(app.instance.id.0, &self.manifests, is_gone)
     }
 }

@@ -1,18 +1,18 @@
 //! The anchor: the manifests' epochs, written outside the database. Whoever sets the whole database back to an earlier state cannot set this back with it.
 //!
-//! Its text has two lines: a checkpoint as JSON, and `mac:` with the HMAC of the first line by the key that the root wraps.
+//! Its text has two lines: a checkpoint as JSON, and `mac:` with the HMAC of the first line by the key that the root wraps; a third one while that key is replaced.
 
 mod keep;
 mod place;
 
-pub(crate) use keep::{check_anchor, write_anchor};
+pub(crate) use keep::{check_anchor, seal_anchor_by_next, write_anchor};
 pub use place::{AnchorPlace, PlaceError, Reason};
 pub(crate) use strongroom_api::backup::hex;
 
 use crate::{access::branch, failure::Failure};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use strongroom_crypto::KeyringMac;
+use strongroom_crypto::{Keyring, KeyringMac};
 use strongroom_store::ManifestRow;
 use thiserror::Error;
 use time::OffsetDateTime;
@@ -101,27 +101,41 @@ impl Checkpoint {
         Self { format: FORMAT.to_owned(), instance, written_at, manifests: manifests.into_iter().map(mark).collect() }
     }
 
-    /// The two lines.
-    pub fn seal(&self, mac: &KeyringMac) -> String {
-        let text = serde_json::to_string(self).expect("a checkpoint is JSON");
-        let tag = hex(&mac.mac_anchor(&text));
-        format!("{text}\nmac:{tag}\n")
+    /// The lines of an anchor: the checkpoint, and a MAC by the keyring's own key. While that key is replaced, one by the next key too: whichever a start finds in
+    /// use, the anchor that stands is its own.
+    pub fn seal(&self, keyring: &Keyring) -> String {
+        let mut text = serde_json::to_string(self).expect("a checkpoint is JSON");
+        let macs = [Some(keyring.keyring_mac().as_ref()), keyring.next_keyring_mac()];
+        let tags: Vec<_> = macs.into_iter().flatten().map(|mac| hex(&mac.mac_anchor(&text))).collect();
+        for tag in tags {
+            text.push_str("\nmac:");
+            text.push_str(&tag);
+        }
+        text.push('\n');
+        text
     }
 
-    /// Reads the two lines, where they are authentic.
+    /// Reads the lines, where one of the MACs is by this key.
     ///
     /// # Errors
     /// [`Failure::Integrity`] for anything else.
     pub fn open(text: &str, mac: &KeyringMac) -> Result<Self, Failure> {
         let bad = |what: &str| Failure::Integrity(format!("the anchor {what}"));
-        let (line, rest) = text.split_once('\n').ok_or_else(|| bad("is not two lines"))?;
-        let tag = rest.strip_prefix("mac:").and_then(|rest| rest.strip_suffix('\n')).and_then(unhex);
-        let tag = tag.ok_or_else(|| bad("has no MAC in its second line"))?;
-        if !mac.is_anchor(line, &tag) {
+        let (line, rest) = text.split_once('\n').ok_or_else(|| bad("is one line only"))?;
+        let tags = rest.strip_suffix('\n').ok_or_else(|| bad("has no MAC"))?.split('\n');
+        let tags = tags.map(|tag| tag.strip_prefix("mac:").and_then(unhex)).collect::<Option<Vec<_>>>();
+        let tags = tags.ok_or_else(|| bad("has no MAC where one is to be"))?;
+        if !tags.iter().any(|tag| mac.is_anchor(line, tag)) {
             return Err(bad("was not written by this instance, or was changed since"));
         }
         let checkpoint: Self = serde_json::from_str(line).map_err(|_| bad("is of an unknown form"))?;
         if checkpoint.format == FORMAT { Ok(checkpoint) } else { Err(bad("is of an unknown format")) }
+    }
+
+    /// Whose an anchor claims to be, whoever wrote it: for refusing, and for nothing else.
+    pub fn claimed_instance(text: &str) -> Option<Uuid> {
+        let checkpoint: Self = serde_json::from_str(text.lines().next()?).ok()?;
+        Some(checkpoint.instance)
     }
 
     /// Whether the database's manifests are at least as new as these. `is_gone` says which projects the instance removed for good.
@@ -156,6 +170,12 @@ impl Checkpoint {
     /// The highest epoch of all.
     pub fn highest(&self) -> i64 {
         self.manifests.values().map(|mark| mark.epoch).max().unwrap_or(0)
+    }
+
+    /// Keeps what another checkpoint says of these scopes.
+    pub fn keep(&mut self, other: &Self, scopes: impl Fn(Uuid) -> bool) {
+        let kept = other.manifests.iter().filter(|(scope, _)| scopes(**scope));
+        self.manifests.extend(kept.map(|(scope, mark)| (*scope, mark.clone())));
     }
 
     /// Whether a scope's rows are those that were anchored.

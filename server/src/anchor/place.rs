@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
-use strongroom_crypto::KeyringMac;
+use strongroom_crypto::Keyring;
 use thiserror::Error;
 use tokio::{
     sync::Semaphore,
@@ -116,8 +116,8 @@ impl AnchorPlace {
     ///
     /// # Errors
     /// [`PlaceError::TooLarge`] for what [`Self::read`] would not take; then nothing is written.
-    pub async fn write(&self, checkpoint: &Checkpoint, mac: &KeyringMac) -> Result<f64, PlaceError> {
-        let text = checkpoint.seal(mac);
+    pub async fn write(&self, checkpoint: &Checkpoint, keyring: &Keyring) -> Result<f64, PlaceError> {
+        let text = checkpoint.seal(keyring);
         self.check_size(text.len())?;
         let fullness = self.fullness(text.len());
         self.within(PATIENCE, self.put(text)).await?;
@@ -287,20 +287,19 @@ mod tests {
         let directory = Directory::new();
         let place = AnchorPlace::File(directory.0.join("anchor"));
         let (keyring, _) = Keyring::create(&RootKey::generate(), InstanceId(Uuid::nil())).await.unwrap();
-        let mac = keyring.keyring_mac();
         let many = checkpoint(100_000);
-        let fullness = place.write(&many, mac).await.unwrap();
+        let fullness = place.write(&many, &keyring).await.unwrap();
         assert!(fullness < 0.5, "{fullness}");
         let text = place.read().await.unwrap().unwrap();
-        assert_eq!(Checkpoint::open(&text, mac).unwrap(), many);
+        assert_eq!(Checkpoint::open(&text, keyring.keyring_mac()).unwrap(), many);
 
-        let error = place.write(&checkpoint(300_000), mac).await.unwrap_err();
+        let error = place.write(&checkpoint(300_000), &keyring).await.unwrap_err();
         assert!(matches!(error, PlaceError::TooLarge { .. }), "{error}");
         assert_eq!(place.read().await.unwrap().unwrap(), text, "it was left as it is");
 
         let map = AnchorPlace::ConfigMap { namespace: "a".to_owned(), name: "b".to_owned() };
-        assert!(map.check_size(checkpoint(7_000).seal(mac).len()).is_ok());
-        let error = map.write(&checkpoint(9_000), mac).await.unwrap_err();
+        assert!(map.check_size(checkpoint(7_000).seal(&keyring).len()).is_ok());
+        let error = map.write(&checkpoint(9_000), &keyring).await.unwrap_err();
         assert!(error.to_string().contains("the ConfigMap a/b takes 1048576; a file (anchor.file) takes"), "{error}");
     }
 }

@@ -8,6 +8,6 @@ mod verify;
 mod write;
 
 pub use file::{BackupFile, BadFile, Line, Tally};
-pub use restore::{CannotRestore, Rehearsal, Restored, note_first_start, rehearse, restore};
+pub use restore::{CannotRestore, DamagedRecords, Rehearsal, Restored, note_first_start, rehearse, restore};
 pub use verify::{CannotVerify, Problem, Report, verify};
 pub(crate) use write::{Snapshot, Writer};

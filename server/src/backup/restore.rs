@@ -7,7 +7,7 @@ use super::{
 use crate::{access::branch, app::App, failure::Failure};
 use ring::digest;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{BufRead, Seek},
 };
 use strongroom_api::backup::Header;
@@ -67,6 +67,15 @@ pub enum CannotRestore {
     },
 }
 
+/// What becomes of a backup in which only rows are wrong that nothing is decided by: notes of restores, rotations and audit events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DamagedRecords {
+    /// It is not restored.
+    Refuse,
+    /// It is restored without them.
+    LeaveOut,
+}
+
 /// What a restore did.
 #[derive(Debug)]
 pub struct Restored {
@@ -90,9 +99,10 @@ pub async fn restore(
     store: &Store,
     root: &dyn RootKeyProvider,
     (name, kind): (&str, InstanceKind),
+    records: DamagedRecords,
     clock: &dyn Clock,
 ) -> Result<Restored, CannotRestore> {
-    let Sound { report, keyring, digest, source } = verified(source, root, |header| {
+    let Sound { report, keyring, digest, source } = verified(source, root, records, |header| {
         if header.instance.name == name && header.instance.kind == kind.as_str() {
             return Ok(());
         }
@@ -105,10 +115,10 @@ pub async fn restore(
     })
     .await?;
     let mut transaction = store.begin().await?;
-    load(source, digest, &mut transaction).await?;
+    load(source, digest, &report.damaged_records, &mut transaction).await?;
     migrate_within(transaction.connection(), None).await?;
     branch::begin(&keyring, transaction.connection(), 0, clock.now()).await?;
-    note(transaction.connection(), &keyring, &report.header, digest, clock).await?;
+    note(transaction.connection(), &keyring, &report, digest, clock).await?;
     transaction.commit().await?;
     Ok(Restored { report })
 }
@@ -119,9 +129,9 @@ pub async fn rehearse(
     store: &Store,
     root: &dyn RootKeyProvider,
 ) -> Result<Rehearsal, CannotRestore> {
-    let Sound { report, digest, source, .. } = verified(source, root, |_| Ok(())).await?;
+    let Sound { report, digest, source, .. } = verified(source, root, DamagedRecords::Refuse, |_| Ok(())).await?;
     let mut transaction = store.begin().await?;
-    load(source, digest, &mut transaction).await?;
+    load(source, digest, &report.damaged_records, &mut transaction).await?;
     migrate_within(transaction.connection(), None).await?;
     Ok(Rehearsal { report })
 }
@@ -137,21 +147,28 @@ struct Sound<R> {
 async fn verified<R: BufRead + Seek>(
     mut source: R,
     root: &dyn RootKeyProvider,
+    records: DamagedRecords,
     fits: impl FnOnce(&Header) -> Result<(), CannotRestore>,
 ) -> Result<Sound<R>, CannotRestore> {
     // Before the root key is tried: another instance has another one, and the answer would be about keys instead.
     fits(BackupFile::open(&mut source)?.header())?;
     source.rewind().map_err(BadFile::from)?;
     let (report, keyring, digest) = verify_with(&mut source, root).await?;
-    if !report.is_sound() {
+    let is_accepted = records == DamagedRecords::LeaveOut && report.is_sound_but_for_records();
+    if !report.is_sound() && !is_accepted {
         return Err(CannotRestore::NotSound(Box::new(report)));
     }
     source.rewind().map_err(BadFile::from)?;
     Ok(Sound { report, keyring, digest, source })
 }
 
-/// Inserts every row of the file that has this digest, and reads them all back.
-async fn load(source: impl BufRead, verified: [u8; 32], transaction: &mut Transaction) -> Result<(), CannotRestore> {
+/// Inserts every row of the file that has this digest, but for these lines, and reads them all back.
+async fn load(
+    source: impl BufRead,
+    verified: [u8; 32],
+    but: &BTreeSet<u64>,
+    transaction: &mut Transaction,
+) -> Result<(), CannotRestore> {
     let mut file = BackupFile::open(source)?;
     let connection = transaction.connection();
     lift_limits(connection).await?;
@@ -162,8 +179,10 @@ async fn load(source: impl BufRead, verified: [u8; 32], transaction: &mut Transa
     }
     migrate_within(connection, Some(file.header().schema)).await?;
     let mut loader = Loader::default();
-    while let Line::Row { table, json, .. } = file.line()? {
-        loader.add(connection, table, json).await?;
+    while let Line::Row { table, json, number } = file.line()? {
+        if !but.contains(&number) {
+            loader.add(connection, table, json).await?;
+        }
     }
     if file.tally().digest() != verified {
         return Err(CannotRestore::FileChanged);
@@ -260,13 +279,13 @@ fn finished(hash: digest::Context) -> [u8; 32] {
 async fn note(
     connection: &mut Connection,
     keyring: &Keyring,
-    header: &Header,
+    report: &Report,
     sha256: [u8; 32],
     clock: &dyn Clock,
 ) -> Result<(), StoreError> {
     let now = clock.now();
     let id = Uuid::now_v7();
-    let row = RestoreRow { id, taken_at: header.taken_at, backup_sha256: sha256.to_vec(), restored_at: now };
+    let row = RestoreRow { id, taken_at: report.header.taken_at, backup_sha256: sha256.to_vec(), restored_at: now };
     insert_restore(connection, &keyring.mac_row(row)).await?;
     let event = AuditEvent {
         id: Uuid::now_v7(),
@@ -274,11 +293,11 @@ async fn note(
         request_id: id,
         actor: None,
         action: Action::Restore,
-        resource: Some(header.instance.name.clone()),
+        resource: Some(report.header.instance.name.clone()),
         version: None,
         decision: Decision::Allowed,
         policies: Vec::new(),
-        outcome: "ok",
+        outcome: if report.is_sound() { "ok" } else { "damaged-records-left-out" },
         source: None,
     };
     insert_events(connection, &[keyring.mac_audit_row(AuditRow::from(event))]).await

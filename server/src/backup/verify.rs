@@ -5,7 +5,10 @@ mod rows;
 use super::file::{BackupFile, BadFile, Line, Tally};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use rows::Rows;
-use std::{collections::BTreeMap, io::BufRead};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::BufRead,
+};
 use strongroom_api::backup::{End, Header};
 use strongroom_crypto::{Keyring, KeyringError, RootKeyProvider};
 use strongroom_store::{BackupRow, knows_schema};
@@ -13,6 +16,9 @@ use thiserror::Error;
 
 /// Most problems that are kept; the rest is counted.
 const MAX_PROBLEMS: usize = 1_000;
+
+/// Tables of what was done once. A rotation that is open and not authentic is removed by the first server that sees it.
+const RECORDS: [&str; 3] = ["restores", "rotations", "audit_events"];
 
 /// What is wrong with one row, or with the whole file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,12 +46,20 @@ pub struct Report {
     pub problems: Vec<Problem>,
     /// How much more is wrong.
     pub more_problems: u64,
+    /// The lines of wrong rows that nothing is decided by: notes of restores, rotations and audit events.
+    pub damaged_records: BTreeSet<u64>,
 }
 
 impl Report {
     /// Whether nothing is wrong.
     pub fn is_sound(&self) -> bool {
         self.problems.is_empty() && self.more_problems == 0
+    }
+
+    /// Whether nothing is wrong but rows that nothing is decided by.
+    pub fn is_sound_but_for_records(&self) -> bool {
+        // Each of them is one problem.
+        self.problems.len() as u64 + self.more_problems == self.damaged_records.len() as u64
     }
 }
 
@@ -92,13 +106,18 @@ pub(super) async fn verify_with(
         match file.line()? {
             Line::Row { table, json, number } => match BackupRow::parse(table, json) {
                 Ok(row) => rows.check(row, number).await?,
-                Err(error) => rows.problems.add(table, format!("line {number}"), error.to_string()),
+                Err(error) => {
+                    rows.problems.add(table, format!("line {number}"), error.to_string());
+                    if RECORDS.contains(&table) {
+                        rows.damaged_records.insert(number);
+                    }
+                }
             },
             Line::End(end) => break end,
         }
     };
     rows.finish(file.header()).await?;
-    let Rows { keyring, mut problems, values, .. } = rows;
+    let Rows { keyring, mut problems, damaged_records, values, .. } = rows;
     let keyring = keyring.expect("finish() opened it");
     check_end(&keyring, &end, file.tally(), &mut problems);
     let report = Report {
@@ -108,6 +127,7 @@ pub(super) async fn verify_with(
         values,
         problems: problems.kept,
         more_problems: problems.more,
+        damaged_records,
     };
     Ok((report, keyring, file.tally().digest()))
 }

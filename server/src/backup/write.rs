@@ -3,7 +3,7 @@
 use crate::failure::Failure;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use ring::digest;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 use strongroom_api::backup::{End, EndLine, FORMAT, Header, HeaderInstance, HeaderManifest, hex, row_line};
 use strongroom_crypto::Keyring;
 use strongroom_store::{
@@ -14,6 +14,7 @@ use time::OffsetDateTime;
 /// A snapshot of the database that a backup is written from. Dropped, it is rolled back.
 pub(crate) struct Snapshot {
     transaction: Transaction,
+    keyring: Arc<Keyring>,
     header: Header,
     tables: std::slice::Iter<'static, &'static str>,
     open: Option<TableShape>,
@@ -28,7 +29,7 @@ pub(crate) struct Writer {
 
 impl Snapshot {
     /// Takes the snapshot and reads what the header says.
-    pub(crate) async fn take(store: &Store, keyring: &Keyring, now: OffsetDateTime) -> Result<Self, Failure> {
+    pub(crate) async fn take(store: &Store, keyring: Arc<Keyring>, now: OffsetDateTime) -> Result<Self, Failure> {
         let mut transaction = store.snapshot().await?;
         let connection = transaction.connection();
         limit_idleness(connection).await?;
@@ -51,7 +52,12 @@ impl Snapshot {
             server: env!("CARGO_PKG_VERSION").to_owned(),
             manifests: of_scopes,
         };
-        Ok(Self { transaction, header, tables: BACKUP_TABLES.iter(), open: None })
+        Ok(Self { transaction, keyring, header, tables: BACKUP_TABLES.iter(), open: None })
+    }
+
+    /// Ends it. The keyring is the one that its rows are of.
+    pub(crate) fn into_keyring(self) -> Arc<Keyring> {
+        self.keyring
     }
 
     /// The first line.

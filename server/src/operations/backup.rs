@@ -5,6 +5,7 @@ use super::{
     change::audited,
 };
 use crate::{
+    access::Access,
     app::{App, Caller},
     backup::{Snapshot, Writer},
     failure::Failure,
@@ -50,11 +51,20 @@ async fn try_begin(app: Arc<App>, caller: &Caller) -> Result<Pieces, Failure> {
     event.resource = Some("instance".to_owned());
     event.policies = grant.policies().to_vec();
     app.audit.commit(event).await?;
-    let snapshot = Snapshot::take(&app.store, &app.keyring(), app.clock.now()).await?;
+    let snapshot = match Snapshot::take(&app.store, app.keyring(), app.clock.now()).await {
+        // The keyring may have changed since it was decided.
+        Err(Failure::Integrity(_)) => {
+            let mut connection = app.store.reader().await?;
+            Access::now(&app, &mut connection, None).await?;
+            drop(connection);
+            Snapshot::take(&app.store, app.keyring(), app.clock.now()).await?
+        }
+        taken => taken?,
+    };
     let (sender, pieces) = mpsc::channel(1);
     let origin = caller.origin;
     tokio::spawn(async move {
-        let outcome = write(&app, snapshot, &sender, under_way).await;
+        let outcome = write(snapshot, &sender, under_way).await;
         if let Err(why) = outcome {
             tracing::warn!(request_id = %origin.request_id, why, "a backup was cut off");
             // Nobody may be there any more.
@@ -65,7 +75,6 @@ async fn try_begin(app: Arc<App>, caller: &Caller) -> Result<Pieces, Failure> {
 }
 
 async fn write(
-    app: &App,
     mut snapshot: Snapshot,
     sender: &mpsc::Sender<Result<Bytes, CutOff>>,
     _under_way: OwnedSemaphorePermit,
@@ -78,8 +87,8 @@ async fn write(
         writer.note(&lines);
         send(sender, lines).await?;
     }
-    drop(snapshot);
-    send(sender, writer.end(&app.keyring())).await
+    // By the keyring that the snapshot holds, whatever came after it.
+    send(sender, writer.end(&snapshot.into_keyring())).await
 }
 
 async fn send(sender: &mpsc::Sender<Result<Bytes, CutOff>>, text: String) -> Result<(), String> {

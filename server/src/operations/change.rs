@@ -12,7 +12,7 @@ use crate::{
     failure::Failure,
 };
 use std::sync::Arc;
-use strongroom_core::{AccessRow, Action, Decision, Maced, ProjectName, SecretPath};
+use strongroom_core::{AccessRow, Action, AuditEvent, Decision, Maced, ProjectName, SecretPath};
 use strongroom_policy::{Denied, Grant, Resource};
 use strongroom_store::{Connection, Transaction};
 
@@ -126,6 +126,11 @@ impl Change {
     /// The connection to make the change on.
     pub fn connection(&mut self) -> &mut Connection {
         self.transaction.connection()
+    }
+
+    /// Writes a further event into the change.
+    pub async fn record(&mut self, app: &App, event: AuditEvent) -> Result<(), Failure> {
+        app.record(&mut self.transaction, event).await
     }
 
     /// Writes the manifests and the audit event, and commits.

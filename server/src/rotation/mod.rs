@@ -2,6 +2,7 @@
 //! done next is read from verified rows. How far a rotation says it came only says where to look first.
 
 mod compromised;
+mod damage;
 mod project_key;
 mod remac;
 mod root;
@@ -19,11 +20,12 @@ use crate::{
     failure::Failure,
     metrics as names,
 };
+use damage::Damage;
 use std::{collections::HashMap, sync::Arc, time::Duration};
-use step::{KEPT, Step};
+use step::Step;
 use strongroom_core::{Action, Decision, Unverified, Verified};
 use strongroom_store::{
-    Progress, RotationKind, RotationRow, claim_rotation, note_failure, open_rotations, prune_rotations, update_progress,
+    Progress, RotationKind, RotationRow, claim_rotation, delete_rotation, note_failure, open_rotations,
 };
 use tokio::{sync::watch, time::timeout};
 use uuid::Uuid;
@@ -42,7 +44,8 @@ enum Turn {
 
 /// Works until the server stops.
 pub(crate) async fn rotate(app: Arc<App>, mut stop: watch::Receiver<bool>) {
-    let mut worker = Worker { app, failing: HashMap::new(), rewraps: root::Watch::default() };
+    let mut worker =
+        Worker { app, failing: HashMap::new(), damage: Damage::default(), rewraps: root::Watch::default() };
     let mut failing = Failing::default();
     loop {
         let turn = match worker.pass(&stop).await {
@@ -74,6 +77,8 @@ struct Worker {
     app: Arc<App>,
     /// The rotations whose last step failed.
     failing: HashMap<Uuid, Failed>,
+    /// What the rotation of a compromised term leaves out.
+    damage: Damage,
     rewraps: root::Watch,
 }
 
@@ -112,13 +117,14 @@ impl Worker {
         Ok(moved)
     }
 
-    async fn turn(&self, row: Unverified<RotationRow>, progress: &Progress) -> Result<Turn, Failure> {
+    async fn turn(&mut self, row: Unverified<RotationRow>, progress: &Progress) -> Result<Turn, Failure> {
         let app = &*self.app;
         let id = row.claimed(|row| row.id);
-        let Ok(row) = app.verify(row) else { return refuse(app, id).await };
+        // A newer generation than this server has followed is found out there: the row stays.
+        let Ok(row) = app.verify_current(row) else { return refuse(app, id).await };
         match row.kind {
             RotationKind::Root => root::turn(app, &row).await,
-            RotationKind::Term if row.compromised => compromised::turn(app, &row, progress).await,
+            RotationKind::Term if row.compromised => compromised::turn(app, &row, progress, &mut self.damage).await,
             RotationKind::Term => term::turn(app, &row, progress).await,
             RotationKind::ProjectKey => project_key::turn(app, &row, progress).await,
             RotationKind::Shred => shred::turn(app, &row).await,
@@ -160,31 +166,26 @@ async fn note(app: &App, id: Uuid, failure: Option<&str>) -> Result<bool, Failur
     Ok(noted)
 }
 
-/// Closes a rotation that this instance did not write: it is not done, and an alarm. An older generation's MAC is looked at again by nobody.
+/// Removes a rotation that this instance did not write, or wrote by a row key that is not in use any more: it is not done, and an alarm. Nothing is left of it
+/// that a backup would stumble over; the event says what it claimed to be.
 async fn refuse(app: &App, id: Uuid) -> Result<Turn, Failure> {
+    // Before the row: it is at least as new.
+    let keyring = app.keyring();
     let mut transaction = app.store.begin().await?;
-    let Some((row, mut progress)) = claim_rotation(transaction.connection(), id).await? else { return Ok(Turn::Waits) };
-    if app.verify(row).is_ok() {
-        // It was authenticated anew meanwhile.
-        return Ok(Turn::Moved);
+    let Some((row, _)) = claim_rotation(transaction.connection(), id).await? else { return Ok(Turn::Waits) };
+    let claimed = row.claimed(resource);
+    if row.generation() >= keyring.row_generation() && keyring.verify_row(row).is_ok() {
+        // It was authenticated anew: this server has not followed yet, or did so meanwhile.
+        return Ok(Turn::Waits);
     }
-    let now = app.clock.now();
-    progress.failure = Some("this instance did not write it, or it was changed since; it was not done".to_owned());
-    (progress.updated_at, progress.finished_at) = (now, Some(now));
-    update_progress(transaction.connection(), id, &progress).await?;
-    prune_rotations(transaction.connection(), KEPT).await?;
-    let mut event = app.event(
-        Origin { request_id: Uuid::now_v7(), source: None },
-        None,
-        Action::Rotate,
-        Decision::Undecided,
-        "integrity",
-    );
-    event.resource = Some("keys".to_owned());
+    delete_rotation(transaction.connection(), id).await?;
+    let origin = Origin { request_id: id, source: None };
+    let mut event = app.event(origin, None, Action::Rotate, Decision::Undecided, "integrity");
+    event.resource = Some(claimed.clone());
     app.record(&mut transaction, event).await?;
     transaction.commit().await?;
     metrics::counter!(names::INTEGRITY).increment(1);
-    tracing::error!(rotation = %id, "a rotation was not written by this instance, or was changed since; it is not done");
+    tracing::error!(rotation = %id, claimed, "a rotation was not written by this instance, or was changed since; it is removed and not done");
     Ok(Turn::Moved)
 }
 

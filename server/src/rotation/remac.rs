@@ -7,9 +7,9 @@ use crate::{
 use strongroom_core::{AccessRow, Unverified};
 use strongroom_crypto::{Entries, Keyring, Tampered};
 use strongroom_store::{
-    Connection, ManifestScope, ProjectKeyRow, Remac, clusters, grants_of, instance, members_of_project,
-    policies_of_project, project_keys, projects, purpose_keys, quarantines, retired_names, roles_of_project, terms,
-    tokens, tombstones,
+    Connection, ManifestScope, ProjectKeyRow, Remac, RestoreRow, clusters, grants_of, instance, members_of_project,
+    policies_of_project, project_keys, projects, purpose_keys, quarantines, restores as all_restores, retired_names,
+    roles_of_project, terms, tokens, tombstones,
 };
 
 /// Authenticates the instance's rows by `next`. Tokens are only struck out of the ledger; the keyring's own rows are the caller's.
@@ -75,6 +75,16 @@ pub(super) async fn project_rows(
     work.rows(connection, rows).await?;
     work.check(project.entries())?;
     Ok(keys)
+}
+
+/// Authenticates the notes of restores by `next`. Nothing is decided by them: one that is not ours stays as it is.
+pub(super) async fn restores(old: &Keyring, next: &Keyring, connection: &mut Connection) -> Result<(), Failure> {
+    for row in all_restores(connection).await? {
+        if let Ok(row) = old.verify_row(row) {
+            RestoreRow::write_mac(connection, &next.mac_row(row.into_inner())).await?;
+        }
+    }
+    Ok(())
 }
 
 struct Work<'a> {

@@ -9,6 +9,7 @@ use crate::{
     access::Access,
     app::{App, Origin},
     failure::Failure,
+    operations::{keys::no_compromise, revision},
 };
 use std::time::Duration;
 use strongroom_core::{Action, Decision, Verified};
@@ -54,6 +55,13 @@ fn wrapped(app: &App, access: &Access) -> impl Iterator<Item = Wrapped> {
 
 /// Takes the next step.
 pub(super) async fn turn(app: &App, rotation: &Verified<RotationRow>) -> Result<Turn, Failure> {
+    {
+        let mut connection = app.store.reader().await?;
+        if no_compromise(app, &mut connection).await.is_err() {
+            // Servers know the keyring's next MAC key by how it is wrapped.
+            return Ok(Turn::Waits);
+        }
+    }
     let access = current(app).await?;
     // Nothing that cannot be told is taken for done.
     let before = outdated(app, &access).ok_or(Failure::Unavailable("the root key, which cannot be read now,"))?;
@@ -144,6 +152,8 @@ impl Watch {
             created_at: app.clock.now(),
         };
         let mut transaction = app.store.begin().await?;
+        // The row is authenticated by the row key that is in use, which only whoever holds this lock changes.
+        revision::advance(app, transaction.connection()).await?;
         let mut event =
             app.event(Origin { request_id: row.id, source: None }, None, Action::Rotate, Decision::Allowed, "asked");
         event.resource = Some(resource(&row));

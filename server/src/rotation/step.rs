@@ -27,6 +27,8 @@ pub(super) struct Step<'a> {
     row: Verified<RotationRow>,
     /// How far the rotation came.
     pub(super) progress: Progress,
+    /// What it could not do, for whoever looks.
+    pub(super) failure: Option<String>,
 }
 
 impl<'a> Step<'a> {
@@ -43,7 +45,7 @@ impl<'a> Step<'a> {
     ) -> Result<Option<Self>, Failure> {
         let Some((row, progress)) = claim_rotation(transaction.connection(), id).await? else { return Ok(None) };
         let row = app.verify(row)?;
-        Ok(Some(Self { app, transaction, row, progress }))
+        Ok(Some(Self { app, transaction, row, progress, failure: None }))
     }
 
     /// The connection to work on.
@@ -84,7 +86,7 @@ impl<'a> Step<'a> {
         if let Some(ledger) = ledger {
             ledger.write(self.app, self.transaction.connection()).await?;
         }
-        self.progress.failure = None;
+        self.progress.failure = self.failure.take();
         self.progress.updated_at = self.app.clock.now();
         update_progress(self.transaction.connection(), self.row.id, &self.progress).await?;
         if self.progress.finished_at.is_some() {

@@ -100,23 +100,25 @@ async fn activate(app: &App, rotation: &Verified<RotationRow>) -> Result<Turn, F
 }
 
 /// The terms whose states change when `target` becomes the active one, the retired ones first: there is never more than one active.
-pub(super) fn switched(access: &Access, target: i32, retired: KeyState, now: OffsetDateTime) -> Vec<TermRow> {
-    let row = |term: &Verified<TermRow>| (**term).clone();
-    let terms = access.instance.terms();
-    let retired = terms
-        .iter()
-        .filter(|term| term.term != target && !matches!(&*term.state, "pre-active" | "destroyed"))
-        .filter(|term| term.state == "active" || retired == KeyState::Compromised)
-        .map(|term| TermRow {
-            state: retired.as_str().to_owned(),
-            retired_at: term.retired_at.or(Some(now)),
-            ..row(term)
-        });
-    let target = terms
-        .iter()
-        .filter(|term| term.term == target && term.state == "pre-active")
-        .map(|term| TermRow { state: KeyState::Active.as_str().to_owned(), ..row(term) });
-    retired.chain(target).collect()
+pub(super) fn switched(access: &Access, target: i32, becomes: KeyState, now: OffsetDateTime) -> Vec<TermRow> {
+    let others = access.instance.terms().iter().filter(|term| term.term != target);
+    let others = others.filter_map(|term| {
+        let row = TermRow { retired_at: term.retired_at.or(Some(now)), ..(**term).clone() };
+        let all = becomes == KeyState::Compromised;
+        match term.state.as_str() {
+            // What a rotation that was superseded had made: it wraps nothing yet, and somebody may know it too.
+            "pre-active" if all => {
+                Some(TermRow { state: KeyState::Destroyed.as_str().to_owned(), wrapped: Vec::new(), ..row })
+            }
+            "active" => Some(TermRow { state: becomes.as_str().to_owned(), ..row }),
+            "decrypt-only" | "compromised" if all => Some(TermRow { state: becomes.as_str().to_owned(), ..row }),
+            // Gone, or not touched by an ordinary rotation.
+            _ => None,
+        }
+    });
+    let made = access.instance.terms().iter().filter(|term| term.term == target && term.state == "pre-active");
+    let made = made.map(|term| TermRow { state: KeyState::Active.as_str().to_owned(), ..(**term).clone() });
+    others.chain(made).collect()
 }
 
 async fn rewrap(app: &App, rotation: &Verified<RotationRow>, access: &Access) -> Result<Turn, Failure> {

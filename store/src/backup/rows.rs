@@ -94,6 +94,7 @@ impl Fields {
                 created_at: f.time("created_at")?,
                 admin_claimed_at: f.optional("admin_claimed_at", Self::time)?,
                 keyring_mac_key: f.bytes("keyring_mac_key")?,
+                next_keyring_mac_key: f.optional("next_keyring_mac_key", Self::bytes)?,
             })
         })
     }

@@ -16,7 +16,8 @@ pub use read::{
     Found, Selector, find_secret, hold_path, lock_secret, read_secret, secrets_at, share_secret, try_lock_secret,
 };
 pub use rekey::{
-    delete_some_secrets, lock_all_secrets_after, lock_secrets_after, reseal_version, rewrap_versions, versions_before,
+    delete_some_secrets, lock_outdated_secrets_after, lock_secrets_after, reseal_version, rewrap_versions,
+    versions_before,
 };
 pub use versions::{
     FoundVersion, find_version, first_versions, insert_version, lock_version, prune_versions, read_version,

@@ -29,18 +29,31 @@ pub async fn lock_secrets_after(
     rows.into_iter().map(RawSecret::unverified).collect()
 }
 
-/// The instance's secrets after `after`, in the order of their ids, locked; those that somebody else holds are left out.
-pub async fn lock_all_secrets_after(
+/// The instance's secrets after `after`, in the order of their ids, that an earlier generation of the row key authenticated, or of which a version was, or is wrapped
+/// by an older generation of its project's key; locked. Those that somebody else holds are left out, and those of these projects, and these secrets.
+pub async fn lock_outdated_secrets_after(
     connection: &mut Connection,
     after: Option<Uuid>,
+    mac_generation: i32,
+    but_projects: &[Uuid],
+    but_secrets: &[Uuid],
     limit: i64,
 ) -> Result<Vec<Unverified<SecretRow>>, StoreError> {
     let rows = sqlx::query_as!(
         RawSecret,
         "SELECT id, project_id, path, state, latest_version, current_version, previous_version, created_at, updated_at, pending_version, aliases, labels,
                 owner, expires_at, deletion_protected, keep_versions, oldest_version, skipped_versions, revision, mac_generation, mac_layout, mac
-         FROM secrets WHERE id > $1 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED",
+         FROM secrets s
+         WHERE id > $1 AND project_id <> ALL ($3) AND id <> ALL ($4) AND (
+             mac_generation < $2
+             OR EXISTS (SELECT FROM secret_versions v
+                        WHERE v.secret_id = s.id AND (v.mac_generation < $2 OR (v.state <> 'destroyed' AND v.project_key_generation <
+                              (SELECT k.generation FROM project_keys k WHERE k.project_id = s.project_id AND k.state = 'active')))))
+         ORDER BY id LIMIT $5 FOR UPDATE SKIP LOCKED",
         after.unwrap_or_default(),
+        mac_generation,
+        but_projects,
+        but_secrets,
         limit
     )
     .fetch_all(connection)

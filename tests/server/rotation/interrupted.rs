@@ -38,7 +38,8 @@ impl Process {
     fn start(server: &TestServer) -> Self {
         let settings = server.directory().join("process.toml");
         let text = "instance = 'test'\nkind = 'dev'\nlisten = '127.0.0.1:0'\n[tls]\ncertificate = 'tls.crt'\nkey = 'tls.key'\n[root_key]\nfile = 'root.key'\n[keys]\ndestroy_after_seconds = 0\n";
-        fs::write(&settings, text).unwrap();
+        let anchor = if server.settings.anchor.is_some() { "[anchor]\nfile = 'anchor'\n" } else { "" };
+        fs::write(&settings, format!("{text}{anchor}")).unwrap();
         let mut command = Command::new(&*PROGRAM);
         command
             .arg("run")
@@ -118,7 +119,8 @@ async fn a_rotation_that_is_killed_at_each_step_goes_on_and_every_row_opens() {
 
 #[tokio::test]
 async fn a_compromised_term_that_is_replaced_by_servers_that_are_killed_is_replaced_whole() {
-    let mut world = World::new().await;
+    // Every start finds an anchor by the key that it finds in the database.
+    let (mut world, file) = super::compromised::anchored().await;
     let rotation = world.rotate(&Rotate::Term { compromised: true, accept_unanchored: true }).await;
     world.server.stop().await;
     world.sql.run("UPDATE replicas SET seen_at = now() - interval '16 seconds'").await;
@@ -127,8 +129,13 @@ async fn a_compromised_term_that_is_replaced_by_servers_that_are_killed_is_repla
     for table in ["secrets", "secret_versions", "manifests", "grants", "projects", "access_revision", "project_keys"] {
         assert_eq!(world.sql.count(&format!("{table} WHERE mac_generation <> 2")).await, 0, "{table}");
     }
+    let replaced = "SELECT state FROM keyring_terms WHERE term = 1";
+    assert_eq!(world.states(replaced).await, ["compromised"]);
     world.server.claim().await;
     world.everything_opens_anew().await;
+    super::compromised::up_to_date(&mut world, &file).await;
+    let anchor = fs::read_to_string(&file).unwrap();
+    assert_eq!(anchor.matches("mac:").count(), 1, "by the one key that is left");
 }
 
 #[tokio::test]

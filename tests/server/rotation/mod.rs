@@ -1,6 +1,8 @@
 //! Keys are rotated while the server serves.
 
+mod attacked;
 mod compromised;
+mod damaged;
 mod interrupted;
 mod keys;
 mod load;
@@ -10,6 +12,8 @@ mod shred;
 use strongroom_api::keys::{Keys, Rotate, Rotation};
 use strongroom_client::{Client, PutOptions};
 use strongroom_core::Action;
+use strongroom_crypto::RootKey;
+use strongroom_server::backup::verify;
 use strongroom_tests::{Sql, TestServer, eventually, field, fields, path, pinned};
 
 /// A server with two projects, secrets of several versions, and a pod that may read them.
@@ -93,6 +97,17 @@ impl World {
     async fn everything_opens_anew(&mut self) {
         self.server.restart().await;
         self.everything_opens(&self.admin()).await;
+    }
+
+    /// A backup of now has nothing wrong in it.
+    async fn backup_is_sound(&self) {
+        let (mut stream, mut backup) = (self.admin().backup().await.unwrap(), Vec::new());
+        while let Some(data) = stream.next().await {
+            backup.extend_from_slice(&data.unwrap());
+        }
+        let root = RootKey::from_file(&self.server.root_key_file()).unwrap();
+        let report = verify(&backup[..], &root).await.unwrap();
+        assert!(report.is_sound(), "{:?}", report.problems);
     }
 
     async fn states(&mut self, of: &str) -> Vec<String> {

@@ -1,21 +1,18 @@
 //! Rows of a backup, checked as the server checks them before it decides by them, and every envelope opened.
 
 use super::{CannotVerify, Problems};
-use crate::{
-    access::branch,
-    failure::Failure,
-    keys::{wrapped_purpose_key, wrapped_term},
-};
+use crate::{access::branch, failure::Failure, keys::wrapped_keyring};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use strongroom_api::backup::{Header, HeaderManifest};
 use strongroom_core::{AccessRow, MacRow, ProjectId, RoleId, SecretId, Unverified, Verified};
 use strongroom_crypto::{
     Entries, Keyring, KeyringMac, Maintenance, ProjectKey, RootKeyProvider, SealedVersion, VersionNames,
-    WrappedProjectKey, WrappedPurposeKey, WrappedTerm,
+    WrappedProjectKey,
 };
 use strongroom_store::{
-    BackupRow, InstanceRow, ManifestRow, ManifestScope, ProjectKeyRow, SecretRow, VersionRow, VersionState,
+    BackupRow, InstanceRow, ManifestRow, ManifestScope, ProjectKeyRow, PurposeKeyRow, SecretRow, TermRow, VersionRow,
+    VersionState,
 };
 use uuid::Uuid;
 
@@ -25,8 +22,8 @@ pub(super) struct Rows<'a> {
     right: Maintenance,
     mac: Option<KeyringMac>,
     instance: Option<Verified<InstanceRow>>,
-    terms: Vec<WrappedTerm>,
-    purpose_keys: Vec<WrappedPurposeKey>,
+    terms: Vec<Verified<TermRow>>,
+    purpose_keys: Vec<Verified<PurposeKeyRow>>,
     pub(super) keyring: Option<Keyring>,
     of_instance: Entries,
     of_projects: BTreeMap<ProjectId, Entries>,
@@ -41,6 +38,8 @@ pub(super) struct Rows<'a> {
     /// Versions that aliases point at and that were not seen yet.
     pointed: HashSet<(SecretId, i64)>,
     pub(super) problems: Problems,
+    /// Lines of rows that are wrong and that nothing is decided by.
+    pub(super) damaged_records: BTreeSet<u64>,
     pub(super) values: (u64, u64),
 }
 
@@ -74,6 +73,7 @@ impl<'a> Rows<'a> {
             secrets: HashMap::new(),
             pointed: HashSet::new(),
             problems: Problems::default(),
+            damaged_records: BTreeSet::new(),
             values: (0, 0),
         }
     }
@@ -85,12 +85,12 @@ impl<'a> Rows<'a> {
             BackupRow::Instance(row) => return self.instance(row).await,
             BackupRow::Term(row) => {
                 let row = self.keyring_row(row)?;
-                self.terms.push(wrapped_term(&row).map_err(|failure| corrupt(&failure))?);
+                self.terms.push(row);
                 return Ok(());
             }
             BackupRow::PurposeKey(row) => {
                 let row = self.keyring_row(row)?;
-                self.purpose_keys.push(wrapped_purpose_key(&row).map_err(|failure| corrupt(&failure))?);
+                self.purpose_keys.push(row);
                 return Ok(());
             }
             _ => self.open_keyring().await?,
@@ -98,10 +98,15 @@ impl<'a> Rows<'a> {
         match row {
             BackupRow::Instance(_) | BackupRow::Term(_) | BackupRow::PurposeKey(_) => unreachable!("done above"),
             BackupRow::Revision(row) => drop(self.verified(at("the revision".to_owned()), row)),
-            BackupRow::Restore(row) => drop(self.verified(at(row.claimed(|r| r.id.to_string())), row)),
+            BackupRow::Restore(row) => {
+                let (key, verified) = (at(row.claimed(|r| r.id.to_string())), self.keyring().verify_row(row));
+                self.record(line, key, verified);
+            }
             BackupRow::Manifest(row) => {
                 let key = at(scope_name(row.claimed(|r| r.scope)));
-                let row = self.verified(key, row);
+                // As the server looks at it: one by an earlier row key says nothing.
+                let verified = self.keyring().verify_current_row(row);
+                let row = self.noted(key, verified);
                 self.manifests.extend(row);
             }
             BackupRow::Project(row) => self.project(at(row.claimed(|r| r.id.to_string())), row),
@@ -140,14 +145,15 @@ impl<'a> Rows<'a> {
             }
             BackupRow::Token(row) => self.of_instance(at(row.claimed(|r| r.id.to_string())), row),
             BackupRow::Quarantine(row) => self.of_instance(at(scope_name(row.claimed(|r| r.scope))), row),
-            BackupRow::Rotation(row) => drop(self.verified(at(row.claimed(|r| r.id.to_string())), row)),
+            BackupRow::Rotation(row) => {
+                let (key, verified) = (at(row.claimed(|r| r.id.to_string())), self.keyring().verify_row(row));
+                self.record(line, key, verified);
+            }
             BackupRow::Secret(row) => self.secret(at(row.claimed(|r| r.path.to_string())), *row),
             BackupRow::Version(row) => self.version(row, line),
             BackupRow::AuditEvent(row) => {
-                let key = at(row.claimed(|r| r.id.to_string()));
-                if self.keyring().verify_audit_row(row).is_err() {
-                    self.problems.add("audit_events", key, TAMPERED.to_owned());
-                }
+                let (key, verified) = (at(row.claimed(|r| r.id.to_string())), self.keyring().verify_audit_row(row));
+                self.record(line, key, verified);
             }
             _ => {}
         }
@@ -233,7 +239,9 @@ impl<'a> Rows<'a> {
             return Ok(());
         }
         let mac = self.mac.take().ok_or_else(|| CannotVerify::KeyringRows("the instance is not there".to_owned()))?;
-        let opened = Keyring::open(self.root, mac, &self.terms, &self.purpose_keys).await;
+        let instance = self.instance.as_ref().expect("its row came with the key");
+        let rows = wrapped_keyring(instance, &self.terms, &self.purpose_keys).map_err(|failure| corrupt(&failure))?;
+        let opened = Keyring::open(self.root, mac, &rows).await;
         self.keyring = Some(opened.map_err(CannotVerify::Keyring)?);
         Ok(())
     }
@@ -258,6 +266,18 @@ impl<'a> Rows<'a> {
 
     fn of_instance<T: AccessRow>(&mut self, key: String, row: Unverified<T>) {
         drop(self.listed(ManifestScope::Instance, key, row));
+    }
+
+    /// A row that nothing is decided by: what was done once.
+    fn record<T: MacRow>(
+        &mut self,
+        line: u64,
+        key: String,
+        verified: Result<Verified<T>, strongroom_crypto::Tampered>,
+    ) {
+        if self.noted(key, verified).is_none() {
+            self.damaged_records.insert(line);
+        }
     }
 
     fn noted<T: MacRow>(

@@ -75,14 +75,20 @@ async fn compare(app: &App, caller: &Caller) -> Result<(Change, Vec<QuarantineRo
     let text = place.read().await.map_err(unavailable)?;
     let checkpoint = text.map(|text| Checkpoint::open(&text, app.keyring().keyring_mac())).transpose()?;
     let mut change = Change::on_instance(app, caller, Action::ManageKeys).await?;
-    let rows = app.verify_all(manifests(change.connection()).await?)?;
-    let now = app.clock.now();
-    let differs = rows.into_iter().filter(|row| !checkpoint.as_ref().is_some_and(|anchor| anchor.is_mark_of(row)));
-    let differing = differs.map(|row| QuarantineRow {
-        scope: row.scope,
-        root: row.root.clone(),
-        author: caller.identity.principal(),
-        created_at: now,
-    });
-    Ok((change, differing.collect()))
+    let (now, mut differing) = (app.clock.now(), Vec::new());
+    for row in manifests(change.connection()).await? {
+        let (scope, root) = row.claimed(|row| (row.scope, row.root.clone()));
+        // A project's that is damaged is no reason to go on using a key that somebody knows; and a project that is quarantined already stays it.
+        let is_as_anchored = match app.verify_current(row) {
+            Ok(row) => checkpoint.as_ref().is_some_and(|anchor| anchor.is_mark_of(&row)),
+            Err(failure) if scope == ManifestScope::Instance => return Err(failure),
+            Err(_) => false,
+        };
+        let is_known = change.instance().quarantines().iter().any(|quarantine| quarantine.scope == scope)
+            || matches!(scope, ManifestScope::Project(id) if !change.instance().has_project(id));
+        if !is_as_anchored && !is_known {
+            differing.push(QuarantineRow { scope, root, author: caller.identity.principal(), created_at: now });
+        }
+    }
+    Ok((change, differing))
 }

@@ -7,17 +7,20 @@ pub use status::status;
 
 use super::change::{Change, audited};
 use crate::{
+    access::branch,
     anchor::hex,
-    app::{App, Caller},
+    app::{App, Caller, Origin},
     failure::Failure,
     rotation::{next_generation, resource},
 };
+use std::time::Duration;
 use strongroom_api::keys::{ConfirmScope, Rotate, Rotation};
-use strongroom_core::{Action, Verified};
+use strongroom_core::{Action, Decision, Verified};
 use strongroom_crypto::KeyState;
 use strongroom_store::{
-    Connection, ManifestScope, Progress, RotationKind, RotationRow, TermRow, delete_quarantine, insert_quarantine,
-    insert_rotation, manifest, open_rotations, update_term, uses_of_terms,
+    Connection, ManifestRow, ManifestScope, Progress, QuarantineRow, RotationKind, RotationRow, TermRow,
+    claim_rotation, delete_quarantine, insert_quarantine, insert_rotation, manifest, open_rotations, update_manifest,
+    update_progress, update_term, uses_of_terms,
 };
 use uuid::Uuid;
 
@@ -47,7 +50,7 @@ async fn try_rotate(app: &App, caller: &Caller, rotate: Rotate) -> Result<Rotati
         Rotate::Root {} => (Change::on_instance(app, caller, Action::ManageKeys).await?, row),
         Rotate::Term { compromised, accept_unanchored } => {
             let change = if compromised {
-                let (mut change, quarantined) = anchored::begin(app, caller, accept_unanchored).await?;
+                let (mut change, quarantined) = superseding(app, caller, accept_unanchored).await?;
                 for row in quarantined {
                     let row = app.keyring().mac_row(row);
                     insert_quarantine(change.connection(), &row).await?;
@@ -86,6 +89,54 @@ async fn try_rotate(app: &App, caller: &Caller, rotate: Rotate) -> Result<Rotati
     Ok(status::shown(&row, progress))
 }
 
+/// How often an ordinary rotation of the term is tried to be closed; whoever works on it now has it for a moment.
+const TRIES: u32 = 20;
+/// The pause between two tries.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Begins a change in which the term's ordinary rotation is closed, where one is open, whatever became of it: what it made is replaced too, and a compromised term waits
+/// for nothing.
+async fn superseding(
+    app: &App,
+    caller: &Caller,
+    accept_unanchored: bool,
+) -> Result<(Change, Vec<QuarantineRow>), Failure> {
+    for _ in 0..TRIES {
+        let (mut change, quarantined) = anchored::begin(app, caller, accept_unanchored).await?;
+        if supersede(app, &mut change).await? {
+            return Ok((change, quarantined));
+        }
+        drop(change);
+        tokio::time::sleep(PAUSE).await;
+    }
+    Err(Failure::NotNow("a server works on the rotation of the term that is open; try again".to_owned()))
+}
+
+/// Closes the term's ordinary rotation; `false` where somebody works on it now.
+async fn supersede(app: &App, change: &mut Change) -> Result<bool, Failure> {
+    for (row, _) in open_rotations(change.connection()).await? {
+        let (id, kind) = row.claimed(|row| (row.id, row.kind));
+        if kind != RotationKind::Term {
+            continue;
+        }
+        // One that is not ours is removed by whoever works on it next.
+        let Ok(row) = app.verify_current(row) else { return Ok(false) };
+        if row.compromised {
+            return Ok(true);
+        }
+        let Some((_, progress)) = claim_rotation(change.connection(), id).await? else { return Ok(false) };
+        let now = app.clock.now();
+        let stage = "superseded".to_owned();
+        let progress = Progress { stage, failure: None, updated_at: now, finished_at: Some(now), ..progress };
+        update_progress(change.connection(), id, &progress).await?;
+        let mut event =
+            app.event(Origin { request_id: id, source: None }, None, Action::Rotate, Decision::Allowed, "superseded");
+        event.resource = Some(resource(&row));
+        change.record(app, event).await?;
+    }
+    Ok(true)
+}
+
 /// The first stage.
 const ASKED: &str = "asked";
 
@@ -95,9 +146,9 @@ pub(super) async fn begin(app: &App, connection: &mut Connection, row: RotationR
 }
 
 /// Refuses while a compromised term is being replaced: everything below it is made anew anyway.
-pub(super) async fn no_compromise(app: &App, connection: &mut Connection) -> Result<(), Failure> {
+pub(crate) async fn no_compromise(app: &App, connection: &mut Connection) -> Result<(), Failure> {
     for (row, _) in open_rotations(connection).await? {
-        if app.verify(row).is_ok_and(|row| row.compromised) {
+        if app.verify_current(row).is_ok_and(|row| row.compromised) {
             return Err(Failure::NotNow(
                 "a compromised term is being replaced; wait until that is finished".to_owned(),
             ));
@@ -156,9 +207,17 @@ async fn try_confirm(app: &App, caller: &Caller, confirm: ConfirmScope, about: &
     let row = row.ok_or(Failure::NotFound)?;
     let now = manifest(change.connection(), row.scope).await?;
     let now = now.ok_or_else(|| Failure::Integrity("the manifest of a quarantined scope is missing".to_owned()))?;
-    if hex(&app.verify(now)?.root) != confirm.root {
+    // By any row key that is still known: what was put back as it stood before the switch has the MAC of the older one.
+    let now = app.verify(now)?;
+    if hex(&now.root) != confirm.root {
         return Err(Failure::NotNow("root: the rows are others than those; look at them again".to_owned()));
     }
+    // The operator's word is what vouches for it: the row key that is in use says so from now on.
+    let before = now.epoch;
+    // It may have been put back from before the database was: then it is taken into the branch that stands.
+    let epoch = (before + 1).max(branch::first_beside(change.instance().manifest().epoch));
+    let next = ManifestRow { epoch, ..now.into_inner() };
+    update_manifest(change.connection(), before, &app.keyring().mac_row(next)).await?;
     delete_quarantine(change.connection(), row.scope).await?;
     change.ledger.remove_from_instance(&*row)?;
     change.commit(app, caller, about.to_owned()).await?;

@@ -1,0 +1,103 @@
+//! A compromised term is replaced whatever somebody did to single rows, and whatever became of an ordinary rotation.
+
+use super::{SECRETS, VERSIONS, World, compromised::UNANCHORED};
+use strongroom_api::keys::{ConfirmScope, Rotate};
+use strongroom_tests::{eventually, project, reference};
+
+const TERM: Rotate = Rotate::Term { compromised: false, accept_unanchored: false };
+
+#[tokio::test]
+async fn rows_that_somebody_changed_are_left_out_and_named_and_everything_else_is_done() {
+    let mut world = World::new().await;
+    world
+        .sql
+        .run("UPDATE grants SET author = 'user:eve' WHERE project_id = (SELECT id FROM projects WHERE name = 'shop')")
+        .await;
+    let of_one = "secret_id = (SELECT id FROM secrets WHERE path = 'other/s5') AND version = 2";
+    world.sql.run(&format!("UPDATE secret_versions SET author = 'user:eve' WHERE {of_one}")).await;
+    let rotation = world.rotate(&UNANCHORED).await;
+    let sql = &mut world.sql;
+    eventually("it waits", async || sql.count("rotations WHERE stage = 'waiting-for-repair'").await == 1).await;
+    let left = "secret_versions v JOIN secrets s ON s.id = v.secret_id WHERE v.mac_generation = 1 AND s.path LIKE";
+    assert_eq!(sql.count(&format!("{left} 'other/%'")).await, 1);
+    assert_eq!(sql.count(&format!("{left} 'shop/%'")).await, SECRETS * VERSIONS);
+    let renewed = "SELECT state FROM project_keys WHERE project_id = (SELECT id FROM projects WHERE name = 'other') ORDER BY generation";
+    assert_eq!(world.states(renewed).await, ["decrypt-only", "active"], "the older one is needed for one version");
+    world.claim().await;
+    let shown = world.keys().await.rotations.remove(0);
+    let failure = shown.failure.unwrap();
+    assert!(failure.contains("project shop") && failure.contains("grants"), "{failure}");
+    assert!(world.admin().read(&reference("other/s4")).await.is_ok());
+    let sql = &mut world.sql;
+    let events = sql.count("audit_events WHERE action = 'rotate'").await;
+    sql.run(&format!("UPDATE secret_versions SET author = 'user:admin' WHERE {of_one}")).await;
+    eventually("one is done", async || sql.count(&format!("{left} 'other/%'")).await == 0).await;
+    eventually("it waits again", async || sql.count("rotations WHERE stage = 'waiting-for-repair'").await == 1).await;
+    assert_eq!(sql.count("audit_events WHERE action = 'rotate'").await, events + 2, "each stage is told once");
+    sql.run("UPDATE grants SET author = 'user:admin' WHERE author = 'user:eve'").await;
+    world.finished(&rotation).await;
+    world.everything_opens_anew().await;
+    world.backup_is_sound().await;
+}
+
+#[tokio::test]
+async fn a_project_whose_manifest_is_damaged_waits_for_an_operators_word_once_it_was_put_back() {
+    let mut world = World::new().await;
+    let of_shop = "scope = (SELECT id FROM projects WHERE name = 'shop')";
+    world.sql.run(&format!("CREATE TABLE _kept AS SELECT * FROM manifests WHERE {of_shop}")).await;
+    world.sql.run(&format!("UPDATE manifests SET mac = '\\x00' WHERE {of_shop}")).await;
+    let rotation = world.rotate(&UNANCHORED).await;
+    let sql = &mut world.sql;
+    eventually("it waits", async || sql.count("rotations WHERE stage = 'waiting-for-confirmation'").await == 1).await;
+    world.claim().await;
+    assert!(world.admin().read(&reference("other/s0")).await.is_ok());
+    world.sql.run(&format!("DELETE FROM manifests WHERE {of_shop}; INSERT INTO manifests SELECT * FROM _kept")).await;
+    let shown = world.keys().await.quarantines.remove(0);
+    assert_eq!(shown.project, Some(project("shop")));
+    world.admin().confirm_scope(&ConfirmScope { scope: shown.scope, root: shown.root }).await.unwrap();
+    world.finished(&rotation).await;
+    world.everything_opens_anew().await;
+}
+
+#[tokio::test]
+async fn a_compromised_term_supersedes_an_ordinary_rotation_that_waits() {
+    let mut world = World::new().await;
+    world.lag().await;
+    let ordinary = world.rotate(&TERM).await;
+    let sql = &mut world.sql;
+    eventually("a term is made", async || sql.count("keyring_terms WHERE state = 'pre-active'").await == 1).await;
+    let rotation = world.rotate(&UNANCHORED).await;
+    assert_eq!(rotation.target, 3);
+    let sql = &mut world.sql;
+    let closed = format!("rotations WHERE id = '{}' AND stage = 'superseded' AND finished_at IS NOT NULL", ordinary.id);
+    assert_eq!(sql.count(&closed).await, 1);
+    assert_eq!(sql.count("audit_events WHERE action = 'rotate' AND outcome = 'superseded'").await, 1);
+    eventually("another is made", async || sql.count("keyring_terms WHERE state = 'pre-active'").await == 2).await;
+    world.stop_lagging().await;
+    world.finished(&rotation).await;
+    let terms = "SELECT state FROM keyring_terms ORDER BY term";
+    assert_eq!(world.states(terms).await, ["compromised", "destroyed", "active"]);
+    world.claim().await;
+    world.everything_opens_anew().await;
+}
+
+#[tokio::test]
+async fn a_compromised_term_supersedes_an_ordinary_rotation_that_is_stuck() {
+    let mut world = World::new().await;
+    world
+        .sql
+        .run("UPDATE grants SET author = 'user:eve' WHERE project_id = (SELECT id FROM projects WHERE name = 'shop')")
+        .await;
+    world.rotate(&TERM).await;
+    let sql = &mut world.sql;
+    eventually("it is stuck", async || sql.count("rotations WHERE failure LIKE '%grants%'").await == 1).await;
+    let rotation = world.rotate(&UNANCHORED).await;
+    let sql = &mut world.sql;
+    eventually("it waits", async || sql.count("rotations WHERE stage = 'waiting-for-repair'").await == 1).await;
+    sql.run("UPDATE grants SET author = 'user:admin' WHERE author = 'user:eve'").await;
+    world.finished(&rotation).await;
+    let terms = "SELECT state FROM keyring_terms ORDER BY term";
+    assert_eq!(world.states(terms).await, ["compromised", "compromised", "active"]);
+    world.claim().await;
+    world.everything_opens_anew().await;
+}
