@@ -102,7 +102,7 @@ mod tests {
         let (used, unused) = (Arc::new(1), Arc::new(2));
         recent.keep(id(1), 5, used, start);
         recent.keep(id(2), 5, unused.clone(), start);
-        let later = start + UNUSED - Duration::from_secs(1);
+        let later = start + Duration::from_mins(9);
         assert!(recent.find(id(1), later).is_some());
         recent.forget_unused(start + UNUSED);
         assert!(recent.find(id(1), start + UNUSED).is_some());
