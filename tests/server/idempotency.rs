@@ -111,7 +111,6 @@ async fn an_answer_is_given_again_only_to_who_would_be_allowed_the_write_now() {
 async fn a_write_that_changed_what_its_right_depends_on_is_answered_again() {
     let server = TestServer::start().await;
     server.project("shop").await;
-    server.project("bank").await;
     let creators = r#"permit(principal == Workload::"lab/shop/api", action == Action::"write", resource in Project::"shop") when { !resource.exists };"#;
     let policy = |text: &str| Policy {
         project: strongroom_tests::project("shop"),
@@ -135,11 +134,10 @@ async fn a_write_that_changed_what_its_right_depends_on_is_answered_again() {
     assert_eq!(send(&server, server.admin_token(), "PUT", &target, None, &labelled).await.status, 200);
     let mine = r#"permit(principal == Workload::"lab/shop/api", action == Action::"purge", resource in Project::"shop") when { resource.labels.contains("mine=yes") };"#;
     server.admin().put_policy(&policy(mine)).await.unwrap();
-    for body in [json!({"path": "shop/gone"})] {
-        for _ in 0..2 {
-            let purge = send(&server, &session, "POST", routes::SECRET_PURGE, Some("p"), &body).await;
-            assert_eq!(purge.status, 204, "{}", purge.text());
-        }
+    for _ in 0..2 {
+        let body = json!({"path": "shop/gone"});
+        let purge = send(&server, &session, "POST", routes::SECRET_PURGE, Some("p"), &body).await;
+        assert_eq!(purge.status, 204, "{}", purge.text());
     }
 }
 
