@@ -9,8 +9,8 @@ use crate::{
     failure::{Failure, alarm},
     metrics as names,
 };
-use std::{sync::Arc, time::Duration};
-use strongroom_core::{Action, Decision};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use strongroom_core::{Action, Decision, ProjectName};
 use strongroom_store::{beat, leave, revision, try_duty};
 use time::OffsetDateTime;
 use tokio::{
@@ -37,7 +37,7 @@ pub(crate) async fn follow(app: Arc<App>, stop: watch::Receiver<bool>) {
     tokio::join!(
         repeat(&app, Duty::Beat(beating), stop.clone()),
         repeat(&app, Duty::Anchor(Anchoring::default()), stop.clone()),
-        repeat(&app, Duty::Check, stop),
+        repeat(&app, Duty::Check(Checking::default()), stop),
     );
 }
 
@@ -45,13 +45,13 @@ pub(crate) async fn follow(app: Arc<App>, stop: watch::Receiver<bool>) {
 enum Duty {
     Beat(Beating),
     Anchor(Anchoring),
-    Check,
+    Check(Checking),
 }
 
 async fn repeat(app: &App, mut duty: Duty, mut stop: watch::Receiver<bool>) {
     let (first, every) = match duty {
         Duty::Beat(_) | Duty::Anchor(_) => (Duration::ZERO, EVERY),
-        Duty::Check => (app.check_every, app.check_every),
+        Duty::Check(_) => (app.check_every, app.check_every),
     };
     let mut ticks = interval_at(Instant::now() + first, every);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -89,7 +89,7 @@ impl Duty {
         match self {
             Self::Beat(beating) => Ok(beating.step(app).await?),
             Self::Anchor(anchoring) => anchoring.step(app).await,
-            Self::Check => Ok(check(app).await?),
+            Self::Check(checking) => Ok(checking.step(app).await?),
         }
     }
 
@@ -97,7 +97,7 @@ impl Duty {
         match self {
             Self::Beat(_) => "cannot follow the access rows",
             Self::Anchor(_) => "cannot keep the anchor",
-            Self::Check => "cannot check the access rows, or they do not stand it",
+            Self::Check(_) => "cannot check the access rows, or they do not stand it",
         }
     }
 }
@@ -189,23 +189,36 @@ impl Beating {
     }
 }
 
-async fn check(app: &App) -> Result<(), Failure> {
-    let mut transaction = app.store.begin().await?;
-    if !try_duty(transaction.connection(), CHECK_DUTY).await? {
-        return Ok(());
+/// What was said of damaged projects: each damage once, for as long as it lasts.
+#[derive(Default)]
+struct Checking {
+    said: BTreeMap<ProjectName, String>,
+}
+
+impl Checking {
+    async fn step(&mut self, app: &App) -> Result<(), Failure> {
+        let mut transaction = app.store.begin().await?;
+        if !try_duty(transaction.connection(), CHECK_DUTY).await? {
+            return Ok(());
+        }
+        let survey = check_everything(app, transaction.connection()).await?;
+        drop(transaction);
+        let said = std::mem::take(&mut self.said);
+        for (project, damage) in &survey.damaged {
+            let text = damage.to_string();
+            if said.get(project) != Some(&text) {
+                alarm(damage, "checking everything");
+                leave_event(app, format!("{project}/"), damage).await;
+            }
+            self.said.insert(project.clone(), text);
+        }
+        tracing::debug!(
+            scopes = survey.scopes,
+            damaged = survey.damaged.len(),
+            "all access rows were compared with their manifests"
+        );
+        Ok(())
     }
-    let survey = check_everything(app, transaction.connection()).await?;
-    drop(transaction);
-    for (project, damage) in &survey.damaged {
-        alarm(damage, "checking everything");
-        leave_event(app, format!("{project}/"), damage).await;
-    }
-    tracing::debug!(
-        scopes = survey.scopes,
-        damaged = survey.damaged.len(),
-        "all access rows were compared with their manifests"
-    );
-    Ok(())
 }
 
 async fn leave_event(app: &App, resource: String, failure: &Failure) {
