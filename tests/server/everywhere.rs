@@ -119,7 +119,7 @@ async fn projects_come_in_pages_whose_cursors_name_only_what_the_caller_sees() {
     for name in own {
         server.grant(API, &[Action::List], &format!("{name}/")).await;
     }
-    permit(&server, "b", r#"principal is User"#).await;
+    permit(&server, "b", "principal is User").await;
     let session = server.session("shop", "api").await;
     for limit in 0..=5 {
         let (mut seen, mut target) = (Vec::new(), format!("{}?limit={limit}", routes::PROJECTS));

@@ -263,7 +263,7 @@ async fn a_project_whose_rows_are_others_than_the_anchor_says_waits_for_an_opera
     assert_eq!(world.admin().projects().await.unwrap().len(), 1, "not even who sees it is decided");
     let listed = world.admin().search(&Search::default(), None).await.unwrap().secrets;
     assert!(
-        listed.len() == SECRETS as usize && listed.iter().all(|entry| entry.path.project() == project("other")),
+        listed.len() as u64 == SECRETS && listed.iter().all(|entry| entry.path.project() == project("other")),
         "{listed:?}"
     );
     // Whoever writes the database cannot lift it.
