@@ -100,6 +100,7 @@ pub(super) struct PageOfProjects {
     /// Where the page starts: the page before it says so.
     cursor: Option<ProjectName>,
     /// Most entries; 1000 without one. What is too large or zero is taken as the nearest that can be.
+    #[param(format = "uint32")]
     limit: Option<u32>,
 }
 

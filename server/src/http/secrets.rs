@@ -85,6 +85,7 @@ pub(super) struct VersionsPage {
     /// Only versions below this number.
     before: Option<u64>,
     /// Most entries; 100 without one. What is too large or zero is taken as the nearest that can be.
+    #[param(format = "uint32")]
     limit: Option<u32>,
 }
 
