@@ -98,3 +98,33 @@ async fn each_other_body_that_is_too_large_is_refused_by_its_length() {
         assert_eq!((answer.status, answer.code().as_str()), (400, "bad_body"), "{method} {target}: its length is fine");
     }
 }
+
+#[tokio::test]
+async fn after_a_refusal_that_came_before_its_body_the_connection_is_good_or_said_to_end() {
+    let server = TestServer::start().await;
+    let head = |length: usize, more: &str| {
+        format!(
+            "POST {}?path=shop/db HTTP/1.1\r\nhost: x\r\n{more}content-type: application/json\r\ncontent-length: {length}\r\n\r\n",
+            routes::SECRET_GENERATE
+        )
+    };
+    // The body comes late: the refusal, which needs it not, waits for it so that the connection can be used again.
+    let mut raw = server.connect().await;
+    for _ in 0..3 {
+        raw.send(head(9, "").as_bytes()).await;
+        tokio::task::yield_now().await;
+        raw.send(b"{\"a\":\"b\"}").await;
+        let answer = raw.answer().await.unwrap();
+        assert_eq!((answer.status, answer.header("connection")), (401, None));
+    }
+    assert_eq!(raw.request("GET", routes::HEALTHZ, None, None).await.status, 200);
+
+    // One that does not come, or is large, or waits to be asked for, is not waited for.
+    for (length, more) in [(9, ""), (10_000_000, ""), (9, "expect: 100-continue\r\n")] {
+        let mut raw = server.connect().await;
+        raw.send(head(length, more).as_bytes()).await;
+        let answer = raw.answer().await.unwrap();
+        assert_eq!((answer.status, answer.header("connection")), (401, Some("close")), "{length} {more}");
+        raw.closed().await;
+    }
+}

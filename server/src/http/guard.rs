@@ -1,6 +1,6 @@
 //! What every request passes before a handler sees it.
 
-use super::problem::Refusal;
+use super::{problem::Refusal, unread::Shared};
 use crate::{
     app::{App, Origin},
     metrics as names,
@@ -26,7 +26,9 @@ pub(super) async fn identify(State(_): State<Arc<App>>, mut request: Request, ne
     let origin = Origin { request_id: Uuid::now_v7(), source };
     request.extensions_mut().insert(origin);
     let method = request.method().as_str().to_owned();
+    let body = Shared::take(&mut request);
     let mut response = next.run(request).await;
+    body.settle(&mut response).await;
     let headers = response.headers_mut();
     headers
         .insert("x-request-id", HeaderValue::try_from(origin.request_id.to_string()).expect("a UUID is visible ASCII"));

@@ -19,6 +19,7 @@ mod problem;
 mod query;
 mod secrets;
 mod strict;
+mod unread;
 mod watch;
 
 use crate::app::App;
