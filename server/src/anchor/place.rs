@@ -9,6 +9,7 @@ use std::{
     io::{self, Read as _, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
+    sync::{Arc, Weak},
     time::Duration,
 };
 use strongroom_crypto::Keyring;
@@ -74,6 +75,10 @@ pub enum PlaceError {
 /// Room for work on files. Nothing ends a thread that waits for a file: without a limit one that hangs would take all threads there are.
 static FILES: Semaphore = Semaphore::const_new(4);
 
+/// Whose turn it is to write a file. Of two writes that go on at once, one that was given up could end last and undo the newer one, so none begins while another
+/// still hangs.
+static WRITING: Semaphore = Semaphore::const_new(1);
+
 /// How long the place may take for each answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Longest text of a file in bytes: some 250,000 projects.
@@ -128,7 +133,7 @@ impl AnchorPlace {
         match self {
             Self::File(path) => {
                 let path = path.clone();
-                let written = on_a_thread(move || replace(&path, &text)).await;
+                let written = write_on_a_thread(move |waiter| replace(&path, &text, waiter)).await;
                 written.map_err(|error| self.failed(error))?.map_err(|error| self.failed(error))
             }
             Self::ConfigMap { namespace, name } => {
@@ -211,6 +216,32 @@ async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stati
     spawn_blocking(work).await
 }
 
+/// Work that writes, when it is its turn. It is told whether anybody still waits for it: it may go on after it was given up.
+async fn write_on_a_thread(
+    work: impl FnOnce(&Waiter) -> io::Result<()> + Send + 'static,
+) -> Result<io::Result<()>, JoinError> {
+    let turn = WRITING.acquire().await.expect("nobody closes it");
+    // Gone with whoever waits here.
+    let waits = Arc::new(());
+    let waiter = Waiter(Arc::downgrade(&waits));
+    let written = on_a_thread(move || {
+        let _turn = turn;
+        work(&waiter)
+    });
+    let written = written.await;
+    drop(waits);
+    written
+}
+
+/// Whoever waits for a write, as the thread that writes sees him.
+struct Waiter(Weak<()>);
+
+impl Waiter {
+    fn is_gone(&self) -> bool {
+        self.0.strong_count() == 0
+    }
+}
+
 fn read_file(path: &Path) -> io::Result<Option<String>> {
     let file = match File::open(path) {
         Ok(file) => file,
@@ -223,14 +254,20 @@ fn read_file(path: &Path) -> io::Result<Option<String>> {
     Ok(Some(text))
 }
 
-/// Writes a new file beside it and renames it: what stands there is always whole.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
+/// Writes a new file beside it and renames it: what stands there is always whole. Nothing is renamed that nobody waits for any more: somebody else, another
+/// server too, may have written something newer since.
+fn replace(path: &Path, text: &str, waiter: &Waiter) -> io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path.file_name().ok_or(io::ErrorKind::InvalidFilename)?.to_string_lossy().into_owned();
     let temporary = directory.join(format!(".{name}.{}", Uuid::now_v7().simple()));
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
     let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
-    let renamed = written.and_then(|()| std::fs::rename(&temporary, path));
+    let renamed = written.and_then(|()| {
+        if waiter.is_gone() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        std::fs::rename(&temporary, path)
+    });
     if renamed.is_err() {
         // Best effort: the error that matters is the first one.
         let _ = std::fs::remove_file(&temporary);
@@ -273,6 +310,38 @@ mod tests {
         assert!(matches!(error, PlaceError::Away { .. }), "{error}");
         // Whoever still opens the pipe goes on, or the runtime would wait for him.
         drop(OpenOptions::new().write(true).open(&pipe).unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_write_that_was_given_up_never_lands_and_none_begins_while_it_hangs() {
+        const MOMENT: Duration = Duration::from_millis(50);
+        let directory = Directory::new();
+        let path = directory.0.join("anchor");
+        std::fs::write(&path, "standing").unwrap();
+        let write = |text: &'static str| {
+            let path = path.clone();
+            write_on_a_thread(move |waiter| replace(&path, text, waiter))
+        };
+        let (release, hangs) = std::sync::mpsc::channel::<()>();
+        let older = {
+            let path = path.clone();
+            write_on_a_thread(move |waiter| {
+                hangs.recv().unwrap();
+                replace(&path, "older", waiter)
+            })
+        };
+        timeout(MOMENT, older).await.unwrap_err();
+        timeout(MOMENT, write("newer")).await.unwrap_err();
+        release.send(()).unwrap();
+        // Until the thread that hung is done.
+        drop(WRITING.acquire().await.unwrap());
+        let found = || {
+            let names = std::fs::read_dir(&directory.0).unwrap().map(|entry| entry.unwrap().file_name());
+            (std::fs::read_to_string(&path).unwrap(), names.collect::<Vec<_>>())
+        };
+        assert_eq!(found(), ("standing".to_owned(), vec!["anchor".into()]));
+        write("newest").await.unwrap().unwrap();
+        assert_eq!(found(), ("newest".to_owned(), vec!["anchor".into()]));
     }
 
     fn checkpoint(projects: u128) -> Checkpoint {
