@@ -3,13 +3,18 @@
 
 use crate::{
     access::{Access, check_everything},
-    anchor::write_anchor,
+    anchor::{Disagreement, write_anchor},
     app::{App, Origin},
     failing::Failing,
     failure::{Failure, alarm},
     metrics as names,
 };
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+use strongroom_api::ErrorCode;
 use strongroom_core::{Action, Decision, ProjectName};
 use strongroom_store::{beat, leave, revision, try_duty};
 use time::OffsetDateTime;
@@ -66,15 +71,16 @@ async fn repeat(app: &App, mut duty: Duty, mut stop: watch::Receiver<bool>) {
             Ok(()) => failing.ends(),
             Err(error) => {
                 let text = format!("{error:#}");
-                // Once an outage, not twice a second.
-                if !failing.is_new(&text) {
+                let disagreement: Option<&Disagreement> = error.downcast_ref();
+                // Once an outage, not twice a second; and a disagreement once, whatever its epochs are meanwhile.
+                if !failing.is_new(&disagreement.map_or_else(|| text.clone(), Disagreement::key)) {
                     tracing::debug!(error = text, "{}, still", duty.failed());
                     continue;
                 }
                 tracing::error!(error = text, "{}", duty.failed());
-                if let Some(failure @ Failure::Integrity(_)) = error.downcast_ref() {
+                if disagreement.is_some() || matches!(error.downcast_ref(), Some(Failure::Integrity(_))) {
                     metrics::counter!(names::INTEGRITY).increment(1);
-                    leave_event(app, "instance".to_owned(), failure).await;
+                    leave_event(app, "instance".to_owned()).await;
                 }
             }
         }
@@ -116,6 +122,8 @@ struct Beating {
 struct Anchoring {
     /// The revision that was anchored last, whether by the next key of the keyring's rows too, and when.
     anchored: Option<(i64, bool, Instant)>,
+    /// What was said of projects that disagree with the anchor: each disagreement once, for as long as it lasts.
+    said: BTreeSet<String>,
 }
 
 impl Anchoring {
@@ -135,10 +143,23 @@ impl Anchoring {
             (anchored, was_by_next) == (revision, by_next) && at.elapsed() < app.check_every
         };
         if !self.anchored.is_some_and(holds) {
-            write_anchor(app).await?;
+            let disagreements = write_anchor(app).await?;
             self.anchored = Some((revision, by_next, Instant::now()));
+            self.say(app, &disagreements).await;
         }
         Ok(())
+    }
+
+    async fn say(&mut self, app: &App, disagreements: &[Disagreement]) {
+        let said = std::mem::take(&mut self.said);
+        for disagreement in disagreements {
+            let key = disagreement.key();
+            if !said.contains(&key) {
+                alarm(&Failure::Integrity(disagreement.to_string()), "keeping the anchor");
+                leave_event(app, resource_of(app, disagreement)).await;
+            }
+            self.said.insert(key);
+        }
     }
 }
 
@@ -208,7 +229,7 @@ impl Checking {
             let text = damage.to_string();
             if said.get(project) != Some(&text) {
                 alarm(damage, "checking everything");
-                leave_event(app, format!("{project}/"), damage).await;
+                leave_event(app, format!("{project}/")).await;
             }
             self.said.insert(project.clone(), text);
         }
@@ -221,9 +242,19 @@ impl Checking {
     }
 }
 
-async fn leave_event(app: &App, resource: String, failure: &Failure) {
+/// The project that disagrees, where the instance knows it.
+fn resource_of(app: &App, disagreement: &Disagreement) -> String {
+    let instance = app.access.instance_kept();
+    let project = instance
+        .as_ref()
+        .and_then(|instance| instance.projects().find(|project| disagreement.project() == Some(project.id)));
+    project.map_or_else(|| "instance".to_owned(), |project| format!("{}/", project.name))
+}
+
+/// Leaves an event that rows are not what was written.
+async fn leave_event(app: &App, resource: String) {
     let origin = Origin { request_id: Uuid::now_v7(), source: None };
-    let mut event = app.event(origin, None, Action::Verify, Decision::Undecided, failure.code().as_str());
+    let mut event = app.event(origin, None, Action::Verify, Decision::Undecided, ErrorCode::Integrity.as_str());
     event.resource = Some(resource);
     // The log has it, whether or not the event can be written.
     let _ = app.audit.commit(event).await;

@@ -25,7 +25,8 @@ impl ManifestScope {
         }
     }
 
-    pub(crate) fn from_id(id: Uuid) -> Self {
+    /// The scope of a key in the database.
+    pub fn from_id(id: Uuid) -> Self {
         if id.is_nil() { Self::Instance } else { Self::Project(ProjectId(id)) }
     }
 }

@@ -1,11 +1,15 @@
 //! The anchor: a database that was set back as a whole is refused when a server starts, unless somebody says that it is meant.
 
 use memchr::memmem;
-use std::{fs, time::Duration};
+use std::{fs, sync::Arc, time::Duration};
 use strongroom_api::{keys::Rotate, routes};
 use strongroom_client::PutOptions;
-use strongroom_core::Action;
-use strongroom_server::{Server, anchor::AnchorPlace};
+use strongroom_core::{Action, SystemClock};
+use strongroom_server::{
+    Server,
+    access::{Access, verified_manifests},
+    anchor::AnchorPlace,
+};
 use strongroom_tests::{Sql, TestServer, eventually, fields, logged, path};
 
 /// A server with an anchor in a file, and a copy of all of its rows.
@@ -166,21 +170,80 @@ async fn an_anchor_that_is_not_this_instances_own_is_refused() {
 }
 
 #[tokio::test]
-async fn a_manifest_that_somebody_removed_is_not_forgotten_by_the_anchor() {
+async fn one_project_whose_manifest_is_damaged_keeps_its_mark_in_the_anchor_and_stops_no_other() {
+    for damage in [
+        "DELETE FROM manifests WHERE scope = '{}'",
+        "UPDATE manifests SET epoch = epoch + 1 WHERE scope = '{}'",
+        "UPDATE manifests SET mac = sha256('forged') WHERE scope = '{}'",
+    ] {
+        let mut world = World::new().await;
+        let shop = world.server.admin().projects().await.unwrap()[0].id.to_string();
+        world.server.grant("user:eve", &[Action::Read], "shop/").await;
+        let epoch = world.epoch(&shop).await;
+        world.anchored(&shop, epoch).await;
+        world.sql.run(&damage.replace("{}", &shop)).await;
+
+        // Changes elsewhere are anchored, and what stood there of the project stays: it is the evidence.
+        for more in ["elsewhere", "further"] {
+            world.server.project(more).await;
+            let of_instance = world.epoch(INSTANCE).await;
+            world.anchored(INSTANCE, of_instance).await;
+            world.anchored(&shop, epoch).await;
+        }
+        let said = format!("project {shop} cannot be compared with its anchor");
+        eventually("it is said", async || memmem::find(&logged(), said.as_bytes()).is_some()).await;
+        eventually("it is an alarm", async || world.alarms().await > 0).await;
+        world.server.stop().await;
+        let log = logged();
+        let count = log.split(|b| *b == b'\n').filter(|line| memmem::find(line, said.as_bytes()).is_some()).count();
+        assert_eq!(count, 1, "it is said once while it lasts: {damage}");
+
+        let message = refusal(&world.server).await;
+        assert!(message.contains(&said) && message.contains("--accept-older-database"), "{damage}: {message}");
+        world.server.settings.accept_older_database = true;
+        world.server.restart().await;
+        world.server.settings.accept_older_database = false;
+        world.server.restart().await;
+        let status = async |path: &str| {
+            let target = format!("/api/v1/secret?path={path}");
+            world.server.request("GET", &target, Some(world.server.admin_token()), None).await.status
+        };
+        assert_eq!((status("shop/db").await, status("elsewhere/db").await), (500, 404), "{damage}");
+    }
+}
+
+#[tokio::test]
+async fn a_manifest_of_what_is_no_project_is_not_looked_at() {
     let mut world = World::new().await;
-    let project = world.server.admin().projects().await.unwrap()[0].id.to_string();
-    world.server.grant("user:eve", &[Action::Read], "shop/").await;
-    let epoch = world.epoch(&project).await;
-    world.anchored(&project, epoch).await;
-    let before = world.text();
-    world.sql.run(&format!("DELETE FROM manifests WHERE scope = '{project}'")).await;
-    // A change elsewhere would have the anchor written anew, without the project.
+    let columns = "epoch, entries, root, mac, mac_generation, mac_layout";
+    world
+        .sql
+        .run(&format!(
+            "INSERT INTO manifests (scope, {columns}) SELECT gen_random_uuid(), {columns} FROM manifests LIMIT 1"
+        ))
+        .await;
     world.server.project("elsewhere").await;
-    eventually("it is noticed", async || world.alarms().await > 0).await;
-    assert_eq!(world.text(), before, "the anchor stays as it was: it is the evidence");
-    world.server.stop().await;
-    let message = refusal(&world.server).await;
-    assert!(message.contains(&format!("project {project}")), "{message}");
+    let epoch = world.epoch(INSTANCE).await;
+    world.anchored(INSTANCE, epoch).await;
+    world.server.restart().await;
+    assert_eq!(world.alarms().await, 0);
+}
+
+#[tokio::test]
+async fn manifests_are_taken_only_beside_the_instance_that_they_were_read_with() {
+    let server = TestServer::start().await;
+    server.project("shop").await;
+    let (app, _background) = server.app_at(Arc::new(SystemClock)).await;
+    let mut connection = app.store.reader().await.unwrap();
+    let before = Access::now(&app, &mut connection, None).await.unwrap().instance;
+    assert!(verified_manifests(&app, &mut connection, &before).await.unwrap().is_some());
+
+    // A project more, of which what was looked at before knows nothing.
+    server.project("more").await;
+    assert!(verified_manifests(&app, &mut connection, &before).await.unwrap().is_none());
+    let now = Access::now(&app, &mut connection, None).await.unwrap().instance;
+    let manifests = verified_manifests(&app, &mut connection, &now).await.unwrap().unwrap();
+    assert_eq!((manifests.sound.len(), manifests.damaged.len()), (3, 0));
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ pub use project::{Key, ProjectAccess, Role};
 use crate::{app::App, failure::Failure};
 use recent::Recent;
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex, RwLock},
     time::{Duration, Instant},
 };
@@ -28,7 +28,7 @@ use strongroom_store::{
 };
 
 /// How often a look is repeated when rows change while they are loaded.
-const ATTEMPTS: usize = 8;
+pub(crate) const ATTEMPTS: usize = 8;
 /// How long a scope whose rows did not fit is refused without another look.
 const REFUSED_FOR: Duration = Duration::from_secs(1);
 
@@ -270,29 +270,55 @@ async fn check_project(
     Ok(ProjectAccess::load(app, keyring, connection, row.clone(), manifest).await?.is_some())
 }
 
-/// Every manifest, checked. Those of quarantined projects are left out: nothing is said of their rows.
+/// What the manifests of all scopes are, but for projects that are quarantined: nothing is said of their rows.
+#[derive(Debug)]
+pub struct Manifests {
+    /// The instance's, and those of the projects that this instance made by the row key in use.
+    pub sound: Vec<ManifestRow>,
+    /// The projects whose manifest is missing or is not such a one, and what is wrong with it.
+    pub damaged: BTreeMap<ProjectId, String>,
+}
+
+/// The manifests as one look finds them; `None` where the instance is another by now. A manifest of what is no project is nobody's, and not looked at.
 ///
 /// # Errors
-/// [`Failure::Integrity`] for the first that this instance's row key did not make, or an earlier one did.
+/// [`Failure::Integrity`] where the instance's own is not sound: without it nothing can be said of the projects.
 pub async fn verified_manifests(
     app: &App,
     connection: &mut Connection,
     instance: &InstanceAccess,
-) -> Result<Vec<Verified<ManifestRow>>, Failure> {
+) -> Result<Option<Manifests>, Failure> {
     // Before the rows: they are at least as new as it is.
     let keyring = app.keyring();
-    let mut checked = Vec::new();
+    let (mut of_instance, mut of_projects) = (None, HashMap::new());
     for row in manifests(connection).await? {
-        let scope = row.claimed(|row| row.scope);
-        if matches!(scope, ManifestScope::Project(id) if instance.is_quarantined(id)) {
-            continue;
+        match row.claimed(|row| row.scope) {
+            ManifestScope::Instance => of_instance = Some(row),
+            ManifestScope::Project(id) => drop(of_projects.insert(id, row)),
         }
-        if row.generation() < keyring.row_generation() {
-            return Err(Failure::Integrity(format!("the manifest of {} was made by an earlier row key", name(scope))));
-        }
-        checked.push(keyring.verify_row(row).map_err(|tampered| Failure::Integrity(tampered.to_string()))?);
     }
-    Ok(checked)
+    let of_instance = of_instance.ok_or_else(|| missing(ManifestScope::Instance))?;
+    // Otherwise these are not the manifests of its projects, nor the keyring theirs.
+    if !of_instance.claimed(|row| row == &**instance.manifest()) {
+        return Ok(None);
+    }
+    let tampered = |error: strongroom_crypto::Tampered| error.to_string();
+    let of_instance = keyring.verify_current_row(of_instance).map_err(|error| Failure::Integrity(tampered(error)))?;
+    let mut found = Manifests { sound: vec![of_instance.into_inner()], damaged: BTreeMap::new() };
+    for id in instance.projects().map(|project| project.id).filter(|id| !instance.is_quarantined(*id)) {
+        let sound = match of_projects.remove(&id) {
+            None => Err("its manifest is missing".to_owned()),
+            Some(row) if row.generation() < keyring.row_generation() => {
+                Err("its manifest was made by an earlier row key".to_owned())
+            }
+            Some(row) => keyring.verify_row(row).map_err(tampered),
+        };
+        match sound {
+            Ok(row) => found.sound.push(row.into_inner()),
+            Err(what) => drop(found.damaged.insert(id, what)),
+        }
+    }
+    Ok(Some(found))
 }
 
 enum Looked {
