@@ -52,7 +52,7 @@ pub struct App {
     pub session_seconds: u32,
     /// How long clients may take.
     pub deadlines: Deadlines,
-    /// How often all access rows are checked, by one server for all, and the anchor is compared where nothing changed.
+    /// How often all access rows are checked, but not while another server is at it, and the anchor is compared where nothing changed.
     pub check_every: Duration,
     /// The last look at whether the database answers.
     pub readiness: Mutex<Option<(Instant, bool)>>,

@@ -32,7 +32,7 @@ const BEAT: Duration = Duration::from_secs(5);
 const COMPLETE: Duration = Duration::from_secs(2);
 /// A server that was not seen for so long is forgotten.
 const FORGET: time::Duration = time::Duration::minutes(10);
-/// The duty of checking everything, which one server does for all.
+/// The duty of checking everything: each server has its turn, but not while another is at it.
 const CHECK_DUTY: i32 = 1;
 
 /// Follows until the server stops.

@@ -45,7 +45,7 @@ pub const ALL: &[(&str, &str, &str)] = &[
     (
         ANCHOR_FAILING,
         "gauge",
-        "1 while the anchor cannot be written or disagrees with the database: a rollback of the database would not be noticed",
+        "1 while the anchor cannot be written or disagrees with the database, if only about one project: a rollback of the database would not be noticed",
     ),
     (
         ANCHOR_FULLNESS,

@@ -57,7 +57,7 @@ const NOTES: &[(&str, &str)] = &[
     ),
     (
         NOTHING_DECIDED,
-        "nothing is decided by it: the row counts changes, or remembers the answer to a request that is sent again",
+        "no access is decided by it: the row counts changes, by which servers see that the anchor is to be written (where it is set back a change may be anchored only at the next comparison, after five minutes), or remembers the answer to a request that is sent again",
     ),
     (
         NOT_YET,
