@@ -63,7 +63,7 @@ pub use projects::{
 };
 pub use quarantines::{QuarantineRow, delete_quarantine, insert_quarantine, quarantines};
 pub use remac::Remac;
-pub use removal::{delete_all_tokens, delete_idempotency_keys, delete_project};
+pub use removal::{delete_all_tokens, delete_idempotency_keys, delete_project, delete_project_keys};
 pub use replicas::{beat, leave, live_replicas, try_duty};
 pub use restores::{RestoreRow, insert_restore, restores, take_new_restores};
 pub use revision::{RevisionRow, insert_revision, lock_revision, revision, update_revision};

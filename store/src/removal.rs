@@ -15,9 +15,15 @@ pub async fn delete_project(connection: &mut Connection, project: ProjectId) -> 
     sqlx::query!("DELETE FROM grants WHERE project_id = $1", project.0).execute(&mut *connection).await?;
     // Their members go with them.
     sqlx::query!("DELETE FROM roles WHERE project_id = $1", project.0).execute(&mut *connection).await?;
-    sqlx::query!("DELETE FROM project_keys WHERE project_id = $1", project.0).execute(&mut *connection).await?;
+    delete_project_keys(&mut *connection, project).await?;
     let result = sqlx::query!("DELETE FROM projects WHERE id = $1", project.0).execute(connection).await?;
     one_row("projects", &result)
+}
+
+/// Removes all generations of a project's key, whatever they say.
+pub async fn delete_project_keys(connection: &mut Connection, project: ProjectId) -> Result<(), StoreError> {
+    sqlx::query!("DELETE FROM project_keys WHERE project_id = $1", project.0).execute(connection).await?;
+    Ok(())
 }
 
 /// Removes all issued tokens.

@@ -174,7 +174,7 @@ pub async fn secrets_authenticated_before(
     Ok(sqlx::query_scalar!(
         r#"SELECT EXISTS (
              SELECT FROM secrets s
-             WHERE s.project_id <> ALL ($2) AND s.id <> ALL ($3)
+             WHERE s.project_id <> ALL ($2) AND NOT EXISTS (SELECT FROM unnest($3::uuid[]) AS left_out (id) WHERE left_out.id = s.id)
                AND (s.mac_generation < $1 OR EXISTS (SELECT FROM secret_versions v WHERE v.secret_id = s.id AND v.mac_generation < $1))
            ) AS "found!""#,
         generation,

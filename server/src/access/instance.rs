@@ -139,6 +139,11 @@ impl InstanceAccess {
         &self.quarantines
     }
 
+    /// The ids of these scopes.
+    pub fn quarantined(&self) -> Vec<Uuid> {
+        self.quarantines.iter().map(|row| row.scope.id()).collect()
+    }
+
     /// Whether a project's rows wait for an operator's word: nothing is decided by them meanwhile.
     pub fn is_quarantined(&self, project: ProjectId) -> bool {
         self.quarantines.iter().any(|row| row.scope == ManifestScope::Project(project))

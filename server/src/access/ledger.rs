@@ -76,8 +76,7 @@ impl Ledger {
     pub async fn write_by(self, keyring: &Keyring, connection: &mut Connection) -> Result<(), Failure> {
         let first = branch::first_beside(self.instance.epoch);
         for page in [Some(self.instance), self.project].into_iter().flatten() {
-            let ended = matches!(page.scope, ManifestScope::Project(id) if self.ended.contains(&id));
-            if page.touched && !ended {
+            if page.touched {
                 let row = manifest(page.scope, page.epoch + 1, &page.entries);
                 update_manifest(connection, page.epoch, &keyring.mac_row(row)).await?;
             }

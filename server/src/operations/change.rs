@@ -31,19 +31,7 @@ pub struct Change {
 impl Change {
     /// Begins a change of the instance.
     pub async fn on_instance(app: &App, caller: &Caller, action: Action) -> Result<Self, Failure> {
-        Ok(Self::begin(app, caller, action, About { resource: None, project: None }).await?.0)
-    }
-
-    /// Begins a change of a project that is the instance's to decide.
-    pub async fn of_project(
-        app: &App,
-        caller: &Caller,
-        action: Action,
-        name: &ProjectName,
-    ) -> Result<(Self, Arc<ProjectAccess>), Failure> {
-        let about = About { resource: None, project: Some(name) };
-        let (change, project) = Self::begin(app, caller, action, about).await?;
-        Ok((change, project.ok_or(Failure::NotFound)?))
+        Ok(Self::begin(app, caller, action, None).await?.0)
     }
 
     /// Begins a change in a project.
@@ -53,8 +41,7 @@ impl Change {
         action: Action,
         name: &ProjectName,
     ) -> Result<(Self, Arc<ProjectAccess>), Failure> {
-        let about = About { resource: Some(name), project: Some(name) };
-        let (change, project) = Self::begin(app, caller, action, about).await?;
+        let (change, project) = Self::begin(app, caller, action, Some(name)).await?;
         let project = project.ok_or(Failure::NotFound)?;
         if project.row().shredded { Err(Failure::Shredded) } else { Ok((change, project)) }
     }
@@ -65,37 +52,41 @@ impl Change {
         app: &App,
         caller: &Caller,
         action: Action,
-        about: About<'_>,
+        name: Option<&ProjectName>,
     ) -> Result<(Self, Option<Arc<ProjectAccess>>), Failure> {
         let mut transaction = app.store.begin().await?;
-        let (mut decision, mut rules) = decide_in(app, transaction.connection(), caller, action, about).await?;
+        let (mut decision, mut rules) = decide_in(app, transaction.connection(), caller, action, name).await?;
         if decision.is_ok() {
             revision::advance(app, transaction.connection()).await?;
-            (decision, rules) = decide_in(app, transaction.connection(), caller, action, about).await?;
+            (decision, rules) = decide_in(app, transaction.connection(), caller, action, name).await?;
         }
         match decision {
             Ok(grant) => {
-                // Rules of a project have no place in a decision about the instance, so that its rows are looked at on their own.
-                let access = match about.project {
-                    Some(_) if about.resource.is_none() => {
-                        Access::now(app, transaction.connection(), about.project).await?
-                    }
-                    _ => rules.access().clone(),
-                };
+                let access = rules.access().clone();
                 let ledger = Ledger::new(&access);
                 let change = Self { transaction, grant, ledger, instance: access.instance, further: Vec::new() };
                 Ok((change, access.project))
             }
             Err(denied) => {
                 drop(transaction);
-                Err(refused(app, caller, action, resource_name(about.resource), denied).await)
+                Err(refused(app, caller, action, resource_name(name), denied).await)
             }
         }
     }
 
+    /// Looks at the rows of a project that a change decided about the instance is about, before anything is changed.
+    ///
+    /// # Errors
+    /// [`Failure::Integrity`] when they do not fit: the change may go on without them.
+    pub async fn project(&mut self, app: &App, name: &ProjectName) -> Result<Arc<ProjectAccess>, Failure> {
+        let access = Access::now(app, self.transaction.connection(), Some(name)).await?;
+        self.ledger = Ledger::new(&access);
+        access.project.ok_or(Failure::NotFound)
+    }
+
     /// Demands another right for the same change.
     pub async fn also(mut self, app: &App, caller: &Caller, action: Action) -> Result<Self, Failure> {
-        let (decision, _) = decide_in(app, self.transaction.connection(), caller, action, About::default()).await?;
+        let (decision, _) = decide_in(app, self.transaction.connection(), caller, action, None).await?;
         match decision {
             Ok(grant) => {
                 self.further.extend_from_slice(grant.policies());
@@ -146,33 +137,24 @@ impl Change {
     }
 }
 
-/// What a change is about.
-#[derive(Clone, Copy, Default)]
-struct About<'a> {
-    /// The project that is decided about; without one it is the instance.
-    resource: Option<&'a ProjectName>,
-    /// The project whose rows change.
-    project: Option<&'a ProjectName>,
-}
-
 /// Decides about the instance without beginning anything.
 pub async fn allowed_on_instance(app: &App, caller: &Caller, action: Action) -> Result<(), Failure> {
-    allowed_about(app, caller, action, About::default()).await
+    allowed_about(app, caller, action, None).await
 }
 
 /// Decides without beginning anything: for a check that is too dear for those who are refused, and too slow to be done under the lock.
 pub async fn allowed(app: &App, caller: &Caller, action: Action, name: &ProjectName) -> Result<(), Failure> {
-    allowed_about(app, caller, action, About { resource: Some(name), project: Some(name) }).await
+    allowed_about(app, caller, action, Some(name)).await
 }
 
-async fn allowed_about(app: &App, caller: &Caller, action: Action, about: About<'_>) -> Result<(), Failure> {
+async fn allowed_about(app: &App, caller: &Caller, action: Action, name: Option<&ProjectName>) -> Result<(), Failure> {
     let decision = {
         let mut connection = app.store.reader().await?;
-        decide_in(app, &mut connection, caller, action, about).await?.0
+        decide_in(app, &mut connection, caller, action, name).await?.0
     };
     match decision {
         Ok(_) => Ok(()),
-        Err(denied) => Err(refused(app, caller, action, resource_name(about.resource), denied).await),
+        Err(denied) => Err(refused(app, caller, action, resource_name(name), denied).await),
     }
 }
 
@@ -196,10 +178,10 @@ async fn decide_in(
     connection: &mut Connection,
     caller: &Caller,
     action: Action,
-    about: About<'_>,
+    name: Option<&ProjectName>,
 ) -> Result<(Result<Grant, Denied>, Rules), Failure> {
-    let rules = rules(app, connection, caller, about.resource).await?;
-    let resource = about.resource.map_or(Resource::Instance, Resource::Project);
+    let rules = rules(app, connection, caller, name).await?;
+    let resource = name.map_or(Resource::Instance, Resource::Project);
     Ok((decide(app, caller, &rules, action, resource), rules))
 }
 
@@ -230,7 +212,7 @@ where
 {
     let (decision, rules) = {
         let mut connection = app.store.reader().await?;
-        decide_in(app, &mut connection, caller, action, About { resource: name, project: name }).await?
+        decide_in(app, &mut connection, caller, action, name).await?
     };
     let grant = match decision {
         Ok(grant) => grant,

@@ -22,7 +22,6 @@ use strongroom_store::{
     update_purpose_key,
 };
 use switch::switch;
-use uuid::Uuid;
 
 /// Takes the next step.
 pub(super) async fn turn(
@@ -88,12 +87,14 @@ async fn work(
     progress: &Progress,
     damage: &mut Damage,
 ) -> Result<Turn, Failure> {
-    damage.look_again();
+    if damage.rests(&access.instance) {
+        return Ok(Turn::Waits);
+    }
     if progress.cursor.is_some() {
         return batch(app, rotation, access, damage).await;
     }
     let generation = app.keyring().row_generation();
-    let waiting: Vec<Uuid> = access.instance.quarantines().iter().map(|row| row.scope.id()).collect();
+    let waiting = access.instance.quarantined();
     let but = [waiting.clone(), damage.projects()].concat();
     let (project, secrets) = {
         let mut connection = app.store.reader().await?;
@@ -125,6 +126,7 @@ async fn work(
         step.stage(if waiting.is_empty() { "waiting-for-repair" } else { "waiting-for-confirmation" }).await?;
         step.failure = damage.text(access);
         step.commit(None).await?;
+        damage.rest(&access.instance);
         return Ok(Turn::Waits);
     }
     conclude(app, rotation, access, progress).await

@@ -21,7 +21,11 @@ use crate::{
     metrics as names,
 };
 use damage::Damage;
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 use step::Step;
 use strongroom_core::{Action, Decision, Unverified, Verified};
 use strongroom_store::{
@@ -44,8 +48,7 @@ enum Turn {
 
 /// Works until the server stops.
 pub(crate) async fn rotate(app: Arc<App>, mut stop: watch::Receiver<bool>) {
-    let mut worker =
-        Worker { app, failing: HashMap::new(), damage: Damage::default(), rewraps: root::Watch::default() };
+    let mut worker = Worker { app, failing: HashMap::new(), damage: HashMap::new(), rewraps: root::Watch::default() };
     let mut failing = Failing::default();
     loop {
         let turn = match worker.pass(&stop).await {
@@ -78,7 +81,7 @@ struct Worker {
     /// The rotations whose last step failed.
     failing: HashMap<Uuid, Failed>,
     /// What the rotation of a compromised term leaves out.
-    damage: Damage,
+    damage: HashMap<Uuid, Damage>,
     rewraps: root::Watch,
 }
 
@@ -98,6 +101,10 @@ impl Worker {
             let mut connection = self.app.store.reader().await?;
             open_rotations(&mut connection).await?
         };
+        // Another server may have finished the others.
+        let ids: HashSet<Uuid> = open.iter().map(|(row, _)| row.claimed(|row| row.id)).collect();
+        self.failing.retain(|id, _| ids.contains(id));
+        self.damage.retain(|id, _| ids.contains(id));
         let mut moved = Turn::Waits;
         for (row, progress) in open {
             if *stop.borrow() {
@@ -124,7 +131,9 @@ impl Worker {
         let Ok(row) = app.verify_current(row) else { return refuse(app, id).await };
         match row.kind {
             RotationKind::Root => root::turn(app, &row).await,
-            RotationKind::Term if row.compromised => compromised::turn(app, &row, progress, &mut self.damage).await,
+            RotationKind::Term if row.compromised => {
+                compromised::turn(app, &row, progress, self.damage.entry(id).or_default()).await
+            }
             RotationKind::Term => term::turn(app, &row, progress).await,
             RotationKind::ProjectKey => project_key::turn(app, &row, progress).await,
             RotationKind::Shred => shred::turn(app, &row).await,

@@ -44,7 +44,7 @@ pub async fn lock_outdated_secrets_after(
         "SELECT id, project_id, path, state, latest_version, current_version, previous_version, created_at, updated_at, pending_version, aliases, labels,
                 owner, expires_at, deletion_protected, keep_versions, oldest_version, skipped_versions, revision, mac_generation, mac_layout, mac
          FROM secrets s
-         WHERE id > $1 AND project_id <> ALL ($3) AND id <> ALL ($4) AND (
+         WHERE id > $1 AND project_id <> ALL ($3) AND NOT EXISTS (SELECT FROM unnest($4::uuid[]) AS left_out (id) WHERE left_out.id = s.id) AND (
              mac_generation < $2
              OR EXISTS (SELECT FROM secret_versions v
                         WHERE v.secret_id = s.id AND (v.mac_generation < $2 OR (v.state <> 'destroyed' AND v.project_key_generation <

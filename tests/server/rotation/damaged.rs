@@ -1,7 +1,7 @@
 //! A compromised term is replaced whatever somebody did to single rows, and whatever became of an ordinary rotation.
 
 use super::{SECRETS, VERSIONS, World, compromised::UNANCHORED};
-use strongroom_api::keys::{ConfirmScope, Rotate};
+use strongroom_api::keys::{ConfirmScope, Rotate, Rotation, ShredProject};
 use strongroom_tests::{eventually, project, reference};
 
 const TERM: Rotate = Rotate::Term { compromised: false, accept_unanchored: false };
@@ -38,6 +38,26 @@ async fn rows_that_somebody_changed_are_left_out_and_named_and_everything_else_i
     world.finished(&rotation).await;
     world.everything_opens_anew().await;
     world.backup_is_sound().await;
+}
+
+#[tokio::test]
+async fn thousands_of_damaged_secrets_keep_nothing_else_from_being_done() {
+    let mut world = World::new().await;
+    // Each has a MAC of another row's, the first before and the others behind those that are sound.
+    let columns = "SELECT string_agg(column_name, ',') AS state FROM information_schema.columns WHERE table_name = 'secrets' AND column_name NOT IN ('id', 'path')";
+    let columns = world.states(columns).await.remove(0);
+    let copy = format!(
+        "INSERT INTO secrets (id, path, {columns}) SELECT (CASE n WHEN 1 THEN '00000001' ELSE to_hex(4026531840 + n) END || '-0000-4000-8000-000000000000')::uuid,
+             'shop/copy' || n, {columns} FROM secrets, generate_series(1, 5000) n WHERE path = 'shop/s0'"
+    );
+    world.sql.run(&copy).await;
+    world.rotate(&UNANCHORED).await;
+    let sql = &mut world.sql;
+    eventually("it waits", async || sql.count("rotations WHERE stage = 'waiting-for-repair'").await == 1).await;
+    assert_eq!(sql.count("secrets WHERE mac_generation = 1").await, 5_000);
+    assert_eq!(sql.count("secret_versions WHERE mac_generation = 1").await, 0);
+    let retired = "project_keys k JOIN projects p ON p.id = k.project_id WHERE k.state = 'decrypt-only' AND p.name";
+    assert_eq!(sql.count(&format!("{retired} = 'other'")).await, 0, "the keys of the others are destroyed");
 }
 
 #[tokio::test]
@@ -100,4 +120,48 @@ async fn a_compromised_term_supersedes_an_ordinary_rotation_that_is_stuck() {
     assert_eq!(world.states(terms).await, ["compromised", "compromised", "active"]);
     world.claim().await;
     world.everything_opens_anew().await;
+}
+
+#[tokio::test]
+async fn a_project_that_is_damaged_for_good_is_shredded_and_the_rotation_finishes_without_it() {
+    let mut world = World::new().await;
+    let of_shop = "project_id = (SELECT id FROM projects WHERE name = 'shop')";
+    world.sql.run(&format!("UPDATE grants SET author = 'user:eve' WHERE {of_shop}")).await;
+    world.sql.run(&format!("UPDATE secrets SET owner = 'user:eve' WHERE {of_shop}")).await;
+    let rotation = world.rotate(&UNANCHORED).await;
+    let sql = &mut world.sql;
+    eventually("it waits", async || sql.count("rotations WHERE stage = 'waiting-for-repair'").await == 1).await;
+    world.claim().await;
+    world.shred_and_finish(&rotation).await;
+}
+
+#[tokio::test]
+async fn a_quarantined_project_is_shredded_and_the_rotation_finishes_without_it() {
+    for left in ["UPDATE manifests SET mac = '\\x00'", "DELETE FROM manifests"] {
+        let mut world = World::new().await;
+        world.sql.run(&format!("{left} WHERE scope = (SELECT id FROM projects WHERE name = 'shop')")).await;
+        let rotation = world.rotate(&UNANCHORED).await;
+        let sql = &mut world.sql;
+        let waits = "rotations WHERE stage = 'waiting-for-confirmation'";
+        eventually("it waits", async || sql.count(waits).await == 1).await;
+        world.claim().await;
+        world.shred_and_finish(&rotation).await;
+        assert_eq!(world.sql.count("quarantines").await, 0);
+    }
+}
+
+impl World {
+    /// Shreds `shop`, and sees that nothing is left of it, or of the old keys.
+    async fn shred_and_finish(&mut self, rotation: &Rotation) {
+        let shop = project("shop");
+        self.admin().shred_project(&ShredProject { name: shop.clone(), confirm: shop }).await.unwrap();
+        assert_eq!(self.sql.count("audit_events WHERE action = 'shred-project' AND outcome = 'ok'").await, 1);
+        self.finished(rotation).await;
+        assert_eq!(self.sql.count("secrets").await, SECRETS);
+        assert_eq!(self.sql.count("keyring_keys WHERE purpose = 'row-mac' AND state = 'destroyed'").await, 1);
+        self.server.project("shop").await;
+        self.backup_is_sound().await;
+        self.server.restart().await;
+        assert!(self.admin().read(&reference("other/s0")).await.is_ok());
+    }
 }

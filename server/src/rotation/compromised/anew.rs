@@ -67,7 +67,7 @@ pub(super) async fn batch(
     hold_keys(step.connection()).await?;
     let cursor = step.progress.cursor;
     let mut but = damage.projects();
-    but.extend(access.instance.quarantines().iter().map(|row| row.scope.id()));
+    but.extend(access.instance.quarantined());
     let left_out = damage.secrets();
     let found = lock_outdated_secrets_after(step.connection(), cursor, generation, &but, &left_out, SECRETS).await?;
     let (mut taken, mut by_project, mut changed) = (Vec::new(), BTreeMap::<_, Vec<Uuid>>::new(), false);
