@@ -174,8 +174,11 @@ mod tests {
         rows.iter().map(row).collect()
     }
 
+    /// What differs at each look: id, epoch and root.
+    type Differs<'a> = &'a dyn Fn(u32) -> Vec<(u128, i64, u8)>;
+
     /// The look at which it is known who differs.
-    fn settled_at(looks: impl Fn(u32) -> Vec<(u128, i64, u8)>) -> Option<u32> {
+    fn settled_at(looks: Differs<'_>) -> Option<u32> {
         let mut state = Looks::default();
         (1..=LOOKS).find(|look| {
             state.note(&differing(&looks(*look)));
@@ -185,7 +188,7 @@ mod tests {
 
     #[test]
     fn only_what_stands_as_it_is_for_longer_than_the_anchor_lags_differs_from_it() {
-        let cases: [(&str, &dyn Fn(u32) -> Vec<(u128, i64, u8)>, Option<u32>); 8] = [
+        let cases: [(&str, Differs<'_>, Option<u32>); 8] = [
             ("nothing differs", &|_| vec![], Some(1)),
             ("the anchor follows at the third look", &|look| if look < 3 { vec![(1, 5, 5)] } else { vec![] }, Some(3)),
             ("one stands", &|_| vec![(1, 5, 5)], Some(STOOD)),
@@ -194,13 +197,7 @@ mod tests {
             (
                 "one stands, another changed at the look that would be the last",
                 &|look| {
-                    if look < STOOD {
-                        vec![(1, 5, 5)]
-                    } else if look == STOOD {
-                        vec![(1, 5, 5), (2, 7, 7)]
-                    } else {
-                        vec![(1, 5, 5)]
-                    }
+                    if look == STOOD { vec![(1, 5, 5), (2, 7, 7)] } else { vec![(1, 5, 5)] }
                 },
                 Some(STOOD + 1),
             ),
