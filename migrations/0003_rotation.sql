@@ -18,6 +18,7 @@ CREATE UNIQUE INDEX rotations_one_open ON rotations (kind, coalesce(project_id, 
 CREATE TABLE quarantines (
     scope          uuid        PRIMARY KEY,
     root           bytea       NOT NULL, -- of the manifest that waits for an operator's word
+    epoch          bigint      NOT NULL, -- the highest that anybody knew of: what is confirmed goes on beyond it
     author         text        NOT NULL,
     created_at     timestamptz NOT NULL,
     mac_generation integer     NOT NULL,

@@ -78,6 +78,11 @@ fn print(report: &Report) {
         println!("{table}: {rows}");
     }
     println!("values opened: {} ({} bytes)", report.values.0, report.values.1);
+    for project in &report.quarantined {
+        println!(
+            "quarantined: project {project}; its rows wait for an operator's word, and still do once this is restored"
+        );
+    }
     for problem in &report.problems {
         println!("WRONG {} {}: {}", problem.table, problem.row, problem.what);
     }

@@ -92,21 +92,18 @@ pub async fn open_or_create(
     kind: InstanceKind,
     clock: &dyn Clock,
 ) -> Result<Opened, CannotOpen> {
-    let mut transaction = store.begin().await?;
-    lock_instance(transaction.connection()).await?;
-    let stored = Rows::read(transaction.connection()).await?;
-    transaction.commit().await?;
     // The root key's provider is asked outside of any transaction: it may take seconds, and the lock keeps everybody else from starting.
-    if let Some(rows) = stored {
+    if let Some(rows) = Rows::read(store).await? {
         return rows.open(root, name, kind).await;
     }
     let id = InstanceId(Uuid::new_v4());
     let (keyring, wrapped) = Keyring::create(root, id).await?;
     let mut transaction = store.begin().await?;
     lock_instance(transaction.connection()).await?;
-    if let Some(rows) = Rows::read(transaction.connection()).await? {
+    if instance(transaction.connection()).await?.is_some() {
         // Somebody else was faster; the keyring made here was never written.
         transaction.commit().await?;
+        let rows = Rows::read(store).await?.ok_or(CannotOpen::Corrupt)?;
         return rows.open(root, name, kind).await;
     }
     create(transaction.connection(), &keyring, wrapped.clone(), name, kind, clock).await?;
@@ -153,8 +150,11 @@ struct Rows {
 }
 
 impl Rows {
-    /// All of them, or `None` where there is no instance yet.
-    async fn read(connection: &mut Connection) -> Result<Option<Self>, StoreError> {
+    /// All of them as they stood at one moment, or `None` where there is no instance yet: while a compromised term is replaced one transaction authenticates all of
+    /// them by another key.
+    async fn read(store: &Store) -> Result<Option<Self>, StoreError> {
+        let mut snapshot = store.snapshot().await?;
+        let connection = snapshot.connection();
         let Some(instance) = instance(connection).await? else { return Ok(None) };
         let terms = terms(connection).await?;
         let purpose_keys = purpose_keys(connection).await?;

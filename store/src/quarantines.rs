@@ -15,6 +15,8 @@ pub struct QuarantineRow {
     pub scope: ManifestScope,
     /// The root of its manifest then.
     pub root: Vec<u8>,
+    /// The highest epoch of the scope that anybody knew of then: what is confirmed goes on beyond it, whatever was put back.
+    pub epoch: i64,
     /// Who asked for the rotation.
     pub author: String,
     /// When.
@@ -26,7 +28,7 @@ impl MacRow for QuarantineRow {
     const LAYOUT: i16 = 1;
 
     fn columns(&self, out: &mut Columns) {
-        out.uuid(self.scope.id()).bytes(&self.root).text(&self.author).time(self.created_at);
+        out.uuid(self.scope.id()).bytes(&self.root).integer(self.epoch).text(&self.author).time(self.created_at);
     }
 }
 
@@ -39,7 +41,7 @@ impl AccessRow for QuarantineRow {
 /// All quarantines.
 pub async fn quarantines(connection: &mut Connection) -> Result<Vec<Unverified<QuarantineRow>>, StoreError> {
     let rows = sqlx::query!(
-        "SELECT scope, root, author, created_at, mac_generation, mac_layout, mac FROM quarantines ORDER BY scope"
+        "SELECT scope, root, epoch, author, created_at, mac_generation, mac_layout, mac FROM quarantines ORDER BY scope"
     )
     .fetch_all(connection)
     .await?;
@@ -50,6 +52,7 @@ pub async fn quarantines(connection: &mut Connection) -> Result<Vec<Unverified<Q
                 QuarantineRow {
                     scope: ManifestScope::from_id(r.scope),
                     root: r.root,
+                    epoch: r.epoch,
                     author: r.author,
                     created_at: r.created_at,
                 },
@@ -63,9 +66,10 @@ pub async fn quarantines(connection: &mut Connection) -> Result<Vec<Unverified<Q
 pub async fn insert_quarantine(connection: &mut Connection, row: &Maced<QuarantineRow>) -> Result<(), StoreError> {
     let (r, mac) = (row.row(), row.mac());
     let result = sqlx::query!(
-        "INSERT INTO quarantines (scope, root, author, created_at, mac_generation, mac_layout, mac) VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        "INSERT INTO quarantines (scope, root, epoch, author, created_at, mac_generation, mac_layout, mac) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
         r.scope.id(),
         r.root,
+        r.epoch,
         r.author,
         r.created_at,
         mac.generation,

@@ -39,7 +39,7 @@ const HISTORY: &str = "f";
 const EVENTS: &str = "rows of this table never change, and are not read yet";
 const NEVER_CHANGED: &str = "rows of this table never change";
 const NEVER_REMOVED: &str = "rows of this table are never removed";
-const PRUNED: &str = "of finished rotations the last 100 are kept; one that is put back has nothing to do";
+const PRUNED: &str = "of finished rotations the last 100 are kept, and none from before a compromised term was replaced; one that is put back has nothing to do";
 const ONE_ROW: &str = "there is one row";
 
 const NOTES: &[(&str, &str)] = &[
@@ -72,10 +72,13 @@ const NOTES: &[(&str, &str)] = &[
 /// Tables with a MAC that have no row here, each with what is known of them.
 const ELSEWHERE: &[(&str, &str)] = &[
     ("quarantines", "covered by the instance's manifest as every access row is"),
-    ("restores", "a forged row keeps the server from starting"),
+    (
+        "restores",
+        "nothing is decided by it; a forged row keeps the server from starting while its `started_at`, which no MAC covers, is NULL",
+    ),
     (
         "idempotency_keys",
-        "a forged or exchanged answer is refused; without its row a request that is sent again is done again, as after 24 hours",
+        "a forged or exchanged answer is refused; without its row, or with one by an older row key, a request that is sent again is done again, as after 24 hours",
     ),
 ];
 

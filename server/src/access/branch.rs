@@ -15,6 +15,11 @@ const COUNTER: u32 = 32;
 /// The second from which branches are numbered: 2026-01-01. Two restores of one backup are two branches.
 const FIRST: i64 = 1_767_225_600;
 
+/// The highest epoch of a branch that a manifest is believed which nobody vouches for: no scope changes so often, and whoever makes one up leaves room to go on in.
+const BELIEVED: i64 = 1 << (COUNTER - 1);
+/// How far beyond all that is known of a scope it goes on once an operator vouched for it: another server may have seen more of it, and each change counts one.
+const BEYOND: i64 = 1 << 20;
+
 /// The branch of an epoch; 0 where the database was never set back.
 pub(crate) fn of(epoch: i64) -> i64 {
     epoch >> COUNTER
@@ -23,6 +28,22 @@ pub(crate) fn of(epoch: i64) -> i64 {
 /// The first epoch of a new scope in the branch of this epoch.
 pub(crate) fn first_beside(epoch: i64) -> i64 {
     (of(epoch) << COUNTER) + 1
+}
+
+/// As much of an epoch as is believed of a manifest that is not authentic.
+pub(crate) fn claimed(epoch: i64) -> i64 {
+    epoch.min((of(epoch) << COUNTER) + BELIEVED)
+}
+
+/// The highest of what is known, as far as it is of the branch of this epoch: what was left behind with another one counts for nothing.
+pub(crate) fn highest_beside(epoch: i64, known: impl IntoIterator<Item = i64>) -> i64 {
+    known.into_iter().filter(|known| of(*known) == of(epoch)).fold(first_beside(epoch), i64::max)
+}
+
+/// The epoch from which a scope goes on whose rows were put back as they stood before this one, so that nobody takes it for older than what he has seen. `None`
+/// where the branch ends before.
+pub(crate) fn beyond(epoch: i64) -> Option<i64> {
+    epoch.checked_add(BEYOND).filter(|next| of(*next) == of(epoch))
 }
 
 /// Begins a branch, beyond this epoch and every one that stands: writes each manifest anew, over the same rows. Answers what it wrote. A project's manifest that
@@ -86,5 +107,22 @@ mod tests {
         let [one, two] = [now, late].map(|now| of(first_after(7, now).unwrap()));
         assert_ne!(one, two, "of one backup");
         assert_eq!(first_after(i64::MAX, now), None);
+    }
+
+    #[test]
+    fn what_is_confirmed_goes_on_beyond_all_that_is_known_of_its_branch_and_within_it() {
+        let branch = 9 << COUNTER;
+        let last = branch + (1 << COUNTER) - 1;
+        let cases: [(&[i64], Option<i64>); 5] = [
+            (&[], Some(branch + 1 + BEYOND)),
+            (&[branch + 7, branch + 40, branch + 8], Some(branch + 40 + BEYOND)),
+            (&[7, last + 1, -1], Some(branch + 1 + BEYOND)),
+            (&[branch + 7, claimed(last)], Some(branch + BELIEVED + BEYOND)),
+            (&[last], None),
+        ];
+        for (known, expected) in cases {
+            assert_eq!(beyond(highest_beside(branch + 3, known.iter().copied())), expected, "{known:?}");
+        }
+        assert_eq!(claimed(branch + 7), branch + 7);
     }
 }

@@ -349,6 +349,14 @@ impl AccessCache {
         read(&self.projects).has_seen_newer(id, than.claimed(|row| row.epoch))
     }
 
+    /// The highest epoch that this server has seen of a scope.
+    pub(crate) fn seen(&self, scope: ManifestScope) -> Option<i64> {
+        match scope {
+            ManifestScope::Instance => self.epoch(scope),
+            ManifestScope::Project(id) => read(&self.projects).seen(id),
+        }
+    }
+
     /// Lets go of projects that nobody has asked for in a while before `now`, their keys with them.
     pub fn forget_unused(&self, now: Instant) {
         self.projects.write().expect("nothing panics while it holds this lock").forget_unused(now);

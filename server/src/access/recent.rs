@@ -53,6 +53,11 @@ impl<V: Clone> Recent<V> {
         self.seen.get(&project).is_some_and(|seen| than < *seen)
     }
 
+    /// The highest epoch that was kept.
+    pub(super) fn seen(&self, project: ProjectId) -> Option<i64> {
+        self.seen.get(&project).copied()
+    }
+
     /// Keeps the newer of what was seen and this.
     pub(super) fn keep(&mut self, project: ProjectId, epoch: i64, value: V, now: Instant) {
         if self.has_seen_newer(project, epoch) {

@@ -10,6 +10,7 @@ use std::{
     io::BufRead,
 };
 use strongroom_api::backup::{End, Header};
+use strongroom_core::ProjectId;
 use strongroom_crypto::{Keyring, KeyringError, RootKeyProvider};
 use strongroom_store::{BackupRow, knows_schema};
 use thiserror::Error;
@@ -42,6 +43,8 @@ pub struct Report {
     pub rows: BTreeMap<String, u64>,
     /// Values that were opened, and their bytes.
     pub values: (u64, u64),
+    /// Projects that are quarantined, and stay it where the backup is restored: of their rows only the MACs were checked, for they wait for an operator's word.
+    pub quarantined: BTreeSet<ProjectId>,
     /// What is wrong.
     pub problems: Vec<Problem>,
     /// How much more is wrong.
@@ -117,7 +120,7 @@ pub(super) async fn verify_with(
         }
     };
     rows.finish(file.header()).await?;
-    let Rows { keyring, mut problems, damaged_records, values, .. } = rows;
+    let Rows { keyring, mut problems, damaged_records, quarantined, values, .. } = rows;
     let keyring = keyring.expect("finish() opened it");
     check_end(&keyring, &end, file.tally(), &mut problems);
     let report = Report {
@@ -125,6 +128,7 @@ pub(super) async fn verify_with(
         sha256: file.tally().sha256(),
         rows: file.tally().rows.clone(),
         values,
+        quarantined,
         problems: problems.kept,
         more_problems: problems.more,
         damaged_records,

@@ -197,6 +197,7 @@ impl Fields {
             Ok(QuarantineRow {
                 scope: ManifestScope::from_id(f.uuid("scope")?),
                 root: f.bytes("root")?,
+                epoch: f.integer("epoch")?,
                 author: f.text("author")?,
                 created_at: f.time("created_at")?,
             })

@@ -195,3 +195,39 @@ async fn a_rotation_that_is_forged_by_the_old_row_key_after_the_switch_is_not_do
     held.run("COMMIT").await;
     world.finished(&rotation).await;
 }
+
+#[tokio::test]
+async fn an_answer_by_the_old_row_key_is_not_given_again() {
+    let mut world = World::new().await;
+    world.server.grant("workload:lab/shop/writer", &[Action::Write], "shop/").await;
+    let first = put_once(&world).await;
+    world.sql.run("CREATE TABLE _kept AS SELECT * FROM idempotency_keys ORDER BY created_at DESC LIMIT 1").await;
+    assert_eq!((first, put_once(&world).await), (1, 1));
+    let mut held = world.server.sql().await;
+    held.run("BEGIN; SELECT FROM secrets WHERE path = 'shop/s7' FOR UPDATE").await;
+    let rotation = world.rotate(&UNANCHORED).await;
+    let sql = &mut world.sql;
+    eventually("the keys are switched", async || sql.count("rotations WHERE stage = 'sealing-anew'").await == 1).await;
+    world.sql.run("DELETE FROM idempotency_keys; INSERT INTO idempotency_keys SELECT * FROM _kept").await;
+    let again = put_once(&world).await;
+    assert_eq!((again, put_once(&world).await), (2, 2), "it is done anew, and that is what is answered from then on");
+    assert_eq!(world.sql.count("idempotency_keys WHERE mac_generation = 1").await, 0);
+    held.run("COMMIT").await;
+    world.finished(&rotation).await;
+}
+
+/// The version that one write under one key is answered.
+async fn put_once(world: &World) -> u64 {
+    let session = world.server.session("shop", "writer").await;
+    let body = json!({"fields": {"a": "x"}}).to_string();
+    let text = format!(
+        "PUT {}?path=shop/once HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {session}\r\nidempotency-key: k-1\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        routes::SECRET,
+        body.len()
+    );
+    let mut connection = world.server.connect().await;
+    assert!(connection.send(text.as_bytes()).await);
+    let answer = connection.answer().await.expect("it is answered");
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.json()["version"].as_u64().unwrap()
+}

@@ -19,8 +19,8 @@ use strongroom_tests::{INSTANCE, Sql, TestServer, empty_database, eventually, fi
 use uuid::Uuid;
 
 pub(super) const UNANCHORED: Rotate = Rotate::Term { compromised: true, accept_unanchored: true };
-const ANCHORED: Rotate = Rotate::Term { compromised: true, accept_unanchored: false };
-const READ: &str = "/api/v1/secret?path=shop/s0";
+pub(super) const ANCHORED: Rotate = Rotate::Term { compromised: true, accept_unanchored: false };
+pub(super) const READ: &str = "/api/v1/secret?path=shop/s0";
 
 /// Tables whose rows another key authenticates: the keyring's own, and the audit key, of which the older generation stays.
 const OF_OTHER_KEYS: [&str; 4] = ["instance", "keyring_terms", "keyring_keys", "audit_events"];

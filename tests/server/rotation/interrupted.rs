@@ -1,6 +1,6 @@
 //! A rotation goes on wherever it was when its server ended.
 
-use super::World;
+use super::{World, compromised::UNANCHORED};
 use std::{
     env, fs,
     path::{Path, PathBuf},
@@ -10,7 +10,11 @@ use std::{
 };
 use strongroom_api::keys::{Rotate, Rotation};
 use strongroom_client::PutOptions;
-use strongroom_tests::{TestServer, eventually, fields, path, project};
+use strongroom_core::SystemClock;
+use strongroom_crypto::RootKey;
+use strongroom_server::instance::open_or_create;
+use strongroom_store::{InstanceKind, Options, Store};
+use strongroom_tests::{INSTANCE, TestServer, eventually, fields, path, project};
 
 /// Built here: cargo builds no other package's programs for a test. With the tests' features, so that little is compiled anew.
 static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
@@ -155,5 +159,44 @@ async fn a_rotation_goes_on_at_another_server_when_the_one_that_works_on_it_stop
     world.everything_opens(&world.admin()).await;
     held.run("COMMIT").await;
     world.finished(&rotation).await;
+    world.everything_opens(&world.admin()).await;
+}
+
+/// The rows of the keyring, which the switch of a compromised term authenticates by another key in one transaction.
+const KEYRING: [&str; 3] = ["instance", "keyring_terms", "keyring_keys"];
+
+#[tokio::test]
+async fn a_start_across_the_switch_opens_what_stood_before_it_or_after_it() {
+    let mut world = World::new().await;
+    let copy = |to: &str| KEYRING.map(|table| format!("CREATE TABLE _{to}_{table} AS SELECT * FROM {table};")).concat();
+    let put = |from: &str| {
+        KEYRING.map(|table| format!("DELETE FROM {table}; INSERT INTO {table} SELECT * FROM _{from}_{table};")).concat()
+    };
+    world.lag().await;
+    let rotation = world.rotate(&UNANCHORED).await;
+    let sql = &mut world.sql;
+    eventually("the term is made", async || sql.count("keyring_terms WHERE state = 'pre-active'").await == 1).await;
+    world.sql.run(&copy("before")).await;
+    world.stop_lagging().await;
+    world.finished(&rotation).await;
+    world.server.stop().await;
+    world.sql.run(&copy("after")).await;
+    world.sql.run(&format!("SET session_replication_role = replica; {}", put("before"))).await;
+
+    world.sql.run("BEGIN; LOCK TABLE keyring_terms IN ACCESS EXCLUSIVE MODE").await;
+    let store = Store::connect(&world.server.database_url(), &Options::default()).unwrap();
+    let root = RootKey::from_file(&world.server.root_key_file()).unwrap();
+    let opened = async { open_or_create(&store, &root, INSTANCE, InstanceKind::Dev, &SystemClock).await };
+    let switched = async {
+        let mut sql = world.server.sql().await;
+        let waits = "pg_stat_activity WHERE datname = current_database() AND application_name = 'strongroom' AND wait_event_type = 'Lock'";
+        eventually("the start reads terms", async || sql.count(waits).await > 0).await;
+        world.sql.run(&format!("{} COMMIT", put("after"))).await;
+    };
+    let (opened, ()) = tokio::join!(opened, switched);
+    opened.unwrap();
+    store.close().await;
+    world.server.restart().await;
+    world.claim().await;
     world.everything_opens(&world.admin()).await;
 }

@@ -6,6 +6,7 @@ mod damaged;
 mod interrupted;
 mod keys;
 mod load;
+mod quarantine;
 mod reads;
 mod shred;
 

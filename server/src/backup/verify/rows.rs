@@ -28,6 +28,10 @@ pub(super) struct Rows<'a> {
     of_instance: Entries,
     of_projects: BTreeMap<ProjectId, Entries>,
     manifests: Vec<Verified<ManifestRow>>,
+    /// Where the others stand: whether that is wrong is known once the quarantines are.
+    damaged_manifests: BTreeMap<ManifestScope, String>,
+    /// Projects whose rows wait for an operator's word: whatever manifest they have, it waits with them.
+    pub(super) quarantined: BTreeSet<ProjectId>,
     project_keys: HashMap<(ProjectId, i32), Option<ProjectKey>>,
     roles: HashMap<RoleId, ProjectId>,
     /// Projects whose keys were destroyed; what is left of them is being removed.
@@ -66,6 +70,8 @@ impl<'a> Rows<'a> {
             of_instance: Entries::default(),
             of_projects: BTreeMap::new(),
             manifests: Vec::new(),
+            damaged_manifests: BTreeMap::new(),
+            quarantined: BTreeSet::new(),
             project_keys: HashMap::new(),
             roles: HashMap::new(),
             shredded: HashSet::new(),
@@ -103,11 +109,12 @@ impl<'a> Rows<'a> {
                 self.record(line, key, verified);
             }
             BackupRow::Manifest(row) => {
-                let key = at(scope_name(row.claimed(|r| r.scope)));
+                let scope = row.claimed(|r| r.scope);
                 // As the server looks at it: one by an earlier row key says nothing.
-                let verified = self.keyring().verify_current_row(row);
-                let row = self.noted(key, verified);
-                self.manifests.extend(row);
+                match self.keyring().verify_current_row(row) {
+                    Ok(row) => self.manifests.push(row),
+                    Err(_) => drop(self.damaged_manifests.insert(scope, at(scope_name(scope)))),
+                }
             }
             BackupRow::Project(row) => self.project(at(row.claimed(|r| r.id.to_string())), row),
             BackupRow::ProjectKey(row) => {
@@ -144,7 +151,12 @@ impl<'a> Rows<'a> {
                 drop(self.listed(scope, at(row.claimed(|r| r.id.to_string())), row));
             }
             BackupRow::Token(row) => self.of_instance(at(row.claimed(|r| r.id.to_string())), row),
-            BackupRow::Quarantine(row) => self.of_instance(at(scope_name(row.claimed(|r| r.scope))), row),
+            BackupRow::Quarantine(row) => {
+                let (scope, key) = row.claimed(|r| (r.scope, at(scope_name(r.scope))));
+                if let (Some(_), ManifestScope::Project(id)) = (self.listed(ManifestScope::Instance, key, row), scope) {
+                    self.quarantined.insert(id);
+                }
+            }
             BackupRow::Rotation(row) => {
                 let (key, verified) = (at(row.claimed(|r| r.id.to_string())), self.keyring().verify_row(row));
                 self.record(line, key, verified);
@@ -164,6 +176,7 @@ impl<'a> Rows<'a> {
     pub(super) async fn finish(&mut self, header: &Header) -> Result<(), CannotVerify> {
         self.open_keyring().await?;
         let own = self.instance.as_ref().expect("the keyring was opened by it");
+        let is_quarantined = |scope: Uuid| self.quarantined.contains(&ProjectId(scope));
         let mut wrong = Vec::new();
         if own.id != header.instance.id || own.name != header.instance.name || own.kind.as_str() != header.instance.kind
         {
@@ -172,7 +185,7 @@ impl<'a> Rows<'a> {
         let mut in_header: Vec<_> = header.manifests.iter().collect();
         let of_instance = self.manifests.iter().find(|manifest| manifest.scope == ManifestScope::Instance);
         let of_instance = of_instance.map_or(0, |manifest| branch::of(manifest.epoch));
-        for manifest in &self.manifests {
+        for manifest in self.manifests.iter().filter(|manifest| !is_quarantined(manifest.scope.id())) {
             let name = scope_name(manifest.scope);
             let entries = match manifest.scope {
                 ManifestScope::Instance => Some(&self.of_instance),
@@ -197,6 +210,7 @@ impl<'a> Rows<'a> {
                 None => wrong.push(("manifests", name, "the header says otherwise of it")),
             }
         }
+        in_header.retain(|manifest| !is_quarantined(manifest.scope));
         if !in_header.is_empty() {
             wrong.push(("(file)", "line 1".to_owned(), "the header names manifests that are not there"));
         }
@@ -204,8 +218,13 @@ impl<'a> Rows<'a> {
         if !has(ManifestScope::Instance) {
             wrong.push(("manifests", "the instance".to_owned(), "it is missing"));
         }
+        for (_, key) in self.damaged_manifests.iter().filter(|(scope, _)| !is_quarantined(scope.id())) {
+            wrong.push(("manifests", key.clone(), TAMPERED));
+        }
         for project in self.of_projects.keys().filter(|id| !has(ManifestScope::Project(**id))) {
-            wrong.push(("manifests", format!("project {project}"), "it is missing"));
+            if !self.quarantined.contains(project) {
+                wrong.push(("manifests", format!("project {project}"), "it is missing"));
+            }
         }
         for (table, row, what) in wrong {
             self.problems.add(table, row, what.to_owned());

@@ -3,6 +3,7 @@
 mod anchored;
 mod status;
 
+pub(crate) use anchored::{checkpoint, known_epoch};
 pub use status::status;
 
 use super::change::{Change, audited};
@@ -215,7 +216,13 @@ async fn try_confirm(app: &App, caller: &Caller, confirm: ConfirmScope, about: &
     // The operator's word is what vouches for it: the row key that is in use says so from now on.
     let before = now.epoch;
     // It may have been put back from before the database was: then it is taken into the branch that stands.
-    let epoch = (before + 1).max(branch::first_beside(change.instance().manifest().epoch));
+    let known = branch::highest_beside(change.instance().manifest().epoch, [row.epoch, before]);
+    // Or from an earlier state of its own, and the anchor and other servers know a later one: it goes on beyond that.
+    let epoch = branch::beyond(known).ok_or_else(|| {
+        Failure::NotNow(
+            "the epoch of its manifest is the last of its branch: put back one that a server wrote".to_owned(),
+        )
+    })?;
     let next = ManifestRow { epoch, ..now.into_inner() };
     update_manifest(change.connection(), before, &app.keyring().mac_row(next)).await?;
     delete_quarantine(change.connection(), row.scope).await?;

@@ -1,12 +1,13 @@
 //! The moment from which the old keys count for nothing but what stands.
 
 use crate::{
-    access::{Access, Ledger},
-    anchor::seal_anchor_by_next,
+    access::{Access, Ledger, branch},
+    anchor::{Checkpoint, seal_anchor_by_next},
     app::App,
     failure::Failure,
     keys::{wrapped_purpose_key, wrapped_term},
     metrics as names,
+    operations::keys::{checkpoint, known_epoch},
     rotation::{
         Turn, remac,
         step::Step,
@@ -28,6 +29,11 @@ pub(super) async fn switch(app: &App, rotation: &Verified<RotationRow>) -> Resul
     app.keys.complete().await?;
     // Whoever starts on what this commits finds an anchor by the key that is in use then.
     seal_anchor_by_next(app).await?;
+    let anchor = match checkpoint(app).await {
+        // One that is not ours says nothing; the next start says so.
+        Err(Failure::Integrity(_)) => None,
+        read => read?,
+    };
     let Some(mut step) = Step::claim(app, rotation.id).await? else { return Ok(Turn::Waits) };
     let (access, mut ledger) = step.lock(None).await?;
     let old = app.keyring();
@@ -41,7 +47,8 @@ pub(super) async fn switch(app: &App, rotation: &Verified<RotationRow>) -> Resul
 
     // What stands is looked at before anything of it is written.
     remac::instance_rows(&old, &next, step.connection(), &access, &mut ledger).await?;
-    projects_manifests(app, (&old, &next), step.connection(), &access, rotation, &mut ledger).await?;
+    projects_manifests(app, (&old, &next), step.connection(), (&access, anchor.as_ref()), rotation, &mut ledger)
+        .await?;
     remac::restores(&old, &next, step.connection()).await?;
     delete_all_tokens(step.connection()).await?;
     for row in terms {
@@ -149,7 +156,7 @@ async fn projects_manifests(
     app: &App,
     (old, next): (&Keyring, &Keyring),
     connection: &mut Connection,
-    access: &Access,
+    (access, anchor): (&Access, Option<&Checkpoint>),
     rotation: &Verified<RotationRow>,
     ledger: &mut Ledger,
 ) -> Result<(), Failure> {
@@ -158,7 +165,7 @@ async fn projects_manifests(
     for project in access.instance.projects() {
         let scope = ManifestScope::Project(project.id);
         let manifest = found.remove(&scope);
-        let root = manifest.as_ref().map(|row| row.claimed(|row| row.root.clone())).unwrap_or_default();
+        let claimed = manifest.as_ref().map(|row| row.claimed(|row| (row.root.clone(), branch::claimed(row.epoch))));
         if let Some(Ok(row)) = manifest.map(|row| old.verify_current_row(row)) {
             let before = row.epoch;
             let row = ManifestRow { epoch: before + 1, ..row.into_inner() };
@@ -166,7 +173,10 @@ async fn projects_manifests(
         } else if !access.instance.is_quarantined(project.id) {
             metrics::counter!(names::INTEGRITY).increment(1);
             tracing::error!(project = %project.id, "its manifest is missing, or was not written by this instance; the project is quarantined");
-            let row = QuarantineRow { scope, root, author: rotation.author.clone(), created_at: app.clock.now() };
+            let (root, claimed) = claimed.unzip();
+            let epoch = known_epoch(app, &access.instance, scope, claimed, anchor);
+            let (root, author) = (root.unwrap_or_default(), rotation.author.clone());
+            let row = QuarantineRow { scope, root, epoch, author, created_at: app.clock.now() };
             let row = next.mac_row(row);
             insert_quarantine(connection, &row).await?;
             ledger.put_in_instance(&row);
