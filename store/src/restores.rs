@@ -48,27 +48,35 @@ pub async fn insert_restore(connection: &mut Connection, row: &Maced<RestoreRow>
     one_row("restores", &result)
 }
 
+struct RawRestore {
+    id: Uuid,
+    taken_at: OffsetDateTime,
+    backup_sha256: Vec<u8>,
+    restored_at: OffsetDateTime,
+    mac_generation: i32,
+    mac_layout: i16,
+    mac: Vec<u8>,
+}
+
+impl RawRestore {
+    fn unverified(self) -> Unverified<RestoreRow> {
+        let Self { id, taken_at, backup_sha256, restored_at, mac_generation, mac_layout, mac } = self;
+        Unverified::new(
+            RestoreRow { id, taken_at, backup_sha256, restored_at },
+            RowMac { generation: mac_generation, layout: mac_layout, tag: mac },
+        )
+    }
+}
+
 /// Every restore, oldest first.
 pub async fn restores(connection: &mut Connection) -> Result<Vec<Unverified<RestoreRow>>, StoreError> {
-    let rows = sqlx::query!(
+    let rows = sqlx::query_as!(
+        RawRestore,
         "SELECT id, taken_at, backup_sha256, restored_at, mac_generation, mac_layout, mac FROM restores ORDER BY restored_at, id"
     )
     .fetch_all(connection)
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|r| {
-            Unverified::new(
-                RestoreRow {
-                    id: r.id,
-                    taken_at: r.taken_at,
-                    backup_sha256: r.backup_sha256,
-                    restored_at: r.restored_at,
-                },
-                RowMac { generation: r.mac_generation, layout: r.mac_layout, tag: r.mac },
-            )
-        })
-        .collect())
+    Ok(rows.into_iter().map(RawRestore::unverified).collect())
 }
 
 /// Restores after which no server has started yet, noted as seen by this start. Of several starts at once, one is told.
@@ -76,25 +84,13 @@ pub async fn take_new_restores(
     connection: &mut Connection,
     now: OffsetDateTime,
 ) -> Result<Vec<Unverified<RestoreRow>>, StoreError> {
-    let rows = sqlx::query!(
+    let rows = sqlx::query_as!(
+        RawRestore,
         "UPDATE restores SET started_at = $1 WHERE started_at IS NULL
          RETURNING id, taken_at, backup_sha256, restored_at, mac_generation, mac_layout, mac",
         now
     )
     .fetch_all(connection)
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|r| {
-            Unverified::new(
-                RestoreRow {
-                    id: r.id,
-                    taken_at: r.taken_at,
-                    backup_sha256: r.backup_sha256,
-                    restored_at: r.restored_at,
-                },
-                RowMac { generation: r.mac_generation, layout: r.mac_layout, tag: r.mac },
-            )
-        })
-        .collect())
+    Ok(rows.into_iter().map(RawRestore::unverified).collect())
 }
